@@ -1,0 +1,158 @@
+"""The `podium` command: parses words, calls one function, turns user errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import podium
+from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, else dvc's or Python's."""
+    arguments = _make_parser().parse_args(words)
+    try:
+        code = _dispatch(arguments)
+    except PodiumError as error:
+        code = _fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        line = explain_os_error(error)
+        if line is None:
+            raise
+        code = _fail(line)
+    sys.exit(code)
+
+
+def find_root(start: Path) -> Path:
+    """The repository that `start` stands in: the nearest folder upwards with a dvc.yaml.
+
+    Raises:
+        PodiumError: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    raise PodiumError(f"{start} is in no Podium repository: no dvc.yaml here or above")
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="podium", description=podium.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"podium {podium.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("run", help="data if missing, dvc repro, and a table of what came out")
+
+    init = commands.add_parser("init", help="bring a competition in: a folder, a zip, or --demo")
+    what = init.add_mutually_exclusive_group(required=True)
+    what.add_argument("path", nargs="?", type=Path, help="the competition's folder or zip")
+    what.add_argument("--demo", action="store_true", help="render the embedded lemon competition")
+    init.add_argument("--train-csv", help="CSV of ids and labels; 'none': one folder per class")
+    init.add_argument("--train-images", help="folder of the labelled images")
+    init.add_argument("--test-images", help="folder of the images to predict")
+    init.add_argument("--sample", help="the organiser's sample submission, or 'none'")
+    init.add_argument("--label-column", help="column of the labels, by name or number from 0")
+    init.add_argument("--copy", action="store_true", help="copy files, never link them")
+    init.add_argument("--demo-seed", type=int, default=0, help="seed of the demo (default 0)")
+    init.add_argument("--demo-train", type=int, default=800, help="its training photos (800)")
+    init.add_argument("--demo-test", type=int, default=200, help="its test photos (200)")
+    init.add_argument("--demo-size", type=int, default=160, help="their side in px (160)")
+
+    predict = commands.add_parser("predict", help="class names and probabilities from deploy/")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+
+    score = commands.add_parser("score", help="score a submission to the demo competition")
+    score.add_argument("submission", type=Path)
+
+    commands.add_parser("check", help="check all of params.yaml")
+    commands.add_parser("clean", help="remove what can be made again, and say what that frees")
+    return parser
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    root = find_root(Path.cwd())
+    _run_own_code(root)
+    command = arguments.command
+    if command == "predict":
+        from podium.commands.predict import predict
+
+        predict(arguments.images, root / "deploy")
+        return 0
+    if command == "clean":
+        from podium.commands.clean import clean
+
+        clean(root)
+        return 0
+    if command == "score":
+        from podium.commands.score import score
+
+        score(arguments.submission, root)
+        return 0
+    if command == "init":
+        _init(arguments, root)
+        return 0
+    os.chdir(root)
+    if command == "check":
+        from podium.params import load_params
+        from podium.schema import AllParams
+
+        load_params(AllParams)
+        print("params.yaml: all keys known, all values in range")
+        return 0
+    from podium.commands.run import run
+
+    return run(root)
+
+
+def _init(arguments: argparse.Namespace, root: Path) -> None:
+    if arguments.demo:
+        from podium.commands.init import init_demo
+        from podium.intake.demo.spec import DemoSpec
+
+        spec = DemoSpec(
+            seed=arguments.demo_seed,
+            train=arguments.demo_train,
+            test=arguments.demo_test,
+            size_px=arguments.demo_size,
+        )
+        lines = init_demo(root, spec)
+    else:
+        from podium.intake.choice import Choice
+        from podium.intake.init import init_competition
+
+        choice = Choice(
+            train_csv=arguments.train_csv,
+            sample=arguments.sample,
+            train_images=arguments.train_images,
+            test_images=arguments.test_images,
+            label_column=arguments.label_column,
+        )
+        lines = init_competition(arguments.path, root, choice, link=not arguments.copy).lines
+    print("\n".join(lines))
+
+
+def _run_own_code(root: Path) -> None:
+    """Start again with the code of the tree we stand in, where that is another one.
+
+    An environment may serve several clones; each must be worked on by its own code.
+    """
+    own = root / "src"
+    running = Path(podium.__file__).resolve().parents[1]
+    if (own / "podium").is_dir() and own.resolve() != running:
+        os.environ["PYTHONPATH"] = str(own)
+        os.execv(sys.executable, [sys.executable, "-m", "podium.cli", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

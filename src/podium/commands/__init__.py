@@ -1,0 +1,1 @@
+"""The subcommands of `podium`, one module each: plain functions that cli.py calls."""

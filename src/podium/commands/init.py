@@ -1,0 +1,72 @@
+"""`podium init`: the demo competition, or a real one from a folder or a zip."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from podium.data.params import CompetitionParams
+from podium.errors import PodiumError
+from podium.intake.competition_block import check_block_replaceable, write_competition_block
+from podium.intake.demo.spec import DemoSpec
+from podium.intake.demo.write import (
+    SAMPLE_SUBMISSION,
+    TEST_IMAGES,
+    TRAIN_CSV,
+    TRAIN_IMAGES,
+    write_demo,
+)
+
+RAW = "data/raw"
+
+DEMO_COMPETITION = CompetitionParams(
+    name="demo",
+    task="classification",
+    source=RAW,
+    train_csv=TRAIN_CSV,
+    train_images=TRAIN_IMAGES,
+    test_images=TEST_IMAGES,
+    csv_header=False,
+    id_column=0,
+    label_column=1,
+    group_column=None,
+    sample_submission=SAMPLE_SUBMISSION,
+    sample_header=False,
+    classes=("0", "1", "2", "3"),
+    ordinal=True,
+    submission="label",
+    max_model_mb=None,
+)
+
+
+def init_demo(root: Path, spec: DemoSpec) -> list[str]:
+    """Make the demo competition and write its `competition:` block; returns lines to print.
+
+    Raises:
+        PodiumError: data/raw holds another competition, or the block was edited.
+    """
+    params_file = root / "params.yaml"
+    check_block_replaceable(params_file)
+    lines = make_demo(root, spec)
+    write_competition_block(params_file, DEMO_COMPETITION)
+    return lines
+
+
+def make_demo(root: Path, spec: DemoSpec | None = None) -> list[str]:
+    """Render the demo competition into data/raw and track it; params.yaml stays as it is."""
+    spec = spec or DemoSpec()
+    write_demo(root / RAW, spec)
+    added = subprocess.run(
+        [sys.executable, "-m", "dvc", "add", "--quiet", RAW],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if added.returncode != 0:
+        raise PodiumError(f"dvc add {RAW} failed: {added.stderr.strip()}")
+    return [
+        f"demo competition in {RAW}/: {spec.train} train and {spec.test} test photos of lemons, "
+        f"{spec.size_px} px, 4 grades (seed {spec.seed})"
+    ]

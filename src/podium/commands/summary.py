@@ -1,0 +1,70 @@
+"""The table at the end of a run: where things are, and how good they are beside the baselines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+STAGES = (
+    "eda",
+    "split",
+    "label_shuffle",
+    "features",
+    "train",
+    "evaluate",
+    "compress",
+    "submit",
+)
+
+
+def print_summary(root: Path) -> None:
+    """Print it; a number that no stage wrote is left out."""
+    evaluate, eda = _load(root, "evaluate"), _load(root, "eda")
+    compress, submit = _load(root, "compress"), _load(root, "submit")
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("val accuracy", _with_interval(evaluate, "accuracy"))
+    table.add_row("  majority class", _percent(eda, "majority_accuracy"))
+    table.add_row("  linear on thumbnails", _percent(eda, "linear_accuracy"))
+    table.add_row("  border pixels only", _percent(eda, "border_accuracy"))
+    shipped = compress.get("shipped")
+    if shipped:
+        row = compress[shipped]
+        table.add_row(
+            "  as shipped", f"{_with_interval(row, 'accuracy')}, {row['bytes'] / 1e6:.2f} MB"
+        )
+    table.add_row("submission", _handed_in(submit, "submission.csv"))
+    table.add_row("  compressed", _handed_in(submit, "submission_compressed.csv"))
+    table.add_row("model", f"deploy/ ({shipped}), try: podium predict IMAGE")
+    table.add_row("metrics", "metrics/*.json; data: reports/eda/eda.html")
+    seconds = {name: _load(root, f"measured/{name}").get("seconds") for name in STAGES}
+    known = {name: value for name, value in seconds.items() if value is not None}
+    times = ", ".join(f"{name} {value:.1f}" for name, value in known.items())
+    table.add_row("seconds, last run", f"{times}; together {sum(known.values()):.1f}")
+    Console(width=110, highlight=False).print(table)
+
+
+def _load(root: Path, name: str) -> dict[str, Any]:
+    path = root / "metrics" / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _percent(metrics: dict[str, Any], name: str) -> str:
+    value = metrics.get(name)
+    return "" if value is None else f"{value * 100:.1f} %"
+
+
+def _with_interval(metrics: dict[str, Any], name: str) -> str:
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    if low is None or high is None:
+        return _percent(metrics, name)
+    return f"{_percent(metrics, name)} (95 %: {low * 100:.1f} to {high * 100:.1f})"
+
+
+def _handed_in(submit: dict[str, Any], name: str) -> str:
+    facts = submit.get(name, {})
+    verdict = "may be handed in" if facts.get("may_be_handed_in") else "model too large"
+    return f"{name}: {verdict}, model {facts.get('model_mb')} MB"

@@ -1,0 +1,88 @@
+"""Params of everything that needs no tensors: competition, data, eda, split, label_shuffle."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from podium.params import Section
+
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class CompetitionParams(Section):
+    """What the organiser gave out. `podium init` writes it; the user mends it."""
+
+    name: str
+    task: Literal["classification"]
+    # The folder, inside the repository and tracked by DVC, that all paths below are relative to.
+    source: str
+    # null: the training images stand in one folder per class below train_images.
+    train_csv: str | None
+    train_images: str
+    test_images: str
+    csv_header: bool
+    # A column's name where the CSV has a header, else its number from 0.
+    id_column: str | int | None
+    label_column: str | int | None
+    # A column that keeps images together in one fold (patient, burst, student), or null.
+    group_column: str | int | None
+    # null: `id,label` with a header, ids as the test files are named.
+    sample_submission: str | None
+    sample_header: bool
+    # The label vocabulary in the order of the net's outputs; for ordinal grades, from low to high.
+    classes: Annotated[Names, Field(min_length=2)]
+    ordinal: bool
+    # label: one class name a row; probability: one column a class, headed by its name.
+    submission: Literal["label", "probability"]
+    max_model_mb: Annotated[float, Field(gt=0)] | None
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> CompetitionParams:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"each class once in competition.classes, got {list(self.classes)}")
+        if self.train_csv is None:
+            return self
+        wanted = str if self.csv_header else int
+        for name in ("id_column", "label_column", "group_column"):
+            value = getattr(self, name)
+            if value is None and name == "group_column":
+                continue
+            if not isinstance(value, wanted):
+                kind = "a column's name" if self.csv_header else "a column's number from 0"
+                raise ValueError(
+                    f"competition.{name} to be {kind} (csv_header is {self.csv_header}), got {value!r}"
+                )
+        return self
+
+
+class DataParams(Section):
+    """How much of the data is used."""
+
+    subset: Annotated[float, Field(gt=0, le=1)]
+
+
+class EdaParams(Section):
+    """What happens to files and rows that cannot be used."""
+
+    on_problem: Literal["stop", "drop"]
+
+
+class SplitParams(Section):
+    """Stratified, group-aware k folds."""
+
+    folds: Annotated[int, Field(ge=2, le=50)]
+    val_fold: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _check_val_fold(self) -> SplitParams:
+        if self.val_fold >= self.folds:
+            raise ValueError(f"split.val_fold below split.folds ({self.folds}), got {self.val_fold}")
+        return self
+
+
+class LabelShuffleParams(Section):
+    """Balancing by repetition. b in [0, 1]: 0 keeps the counts, 1 makes all classes equal."""
+
+    balance: Annotated[float, Field(ge=0, le=1)]

@@ -1,0 +1,152 @@
+"""The fast way through a net on a CPU: export once, run by paddle.inference with oneDNN.
+
+In: a network or exported files. Out: outputs as numpy. Everything that only looks (features,
+evaluate, submit, deploy) runs here, so the score is taken on what ships. Thread count and batch
+size do not change its bits (tests/test_inference.py); forcing another vector unit does.
+
+The export is the old program format (.pdmodel): PaddleSlim quantises no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import paddle
+from paddle import inference, nn
+
+from podium.data.decode import RGB
+from podium.data.preprocessing import Preprocessing
+from podium.errors import PodiumError
+from podium.progress import track
+from podium.runtime import available_cores
+
+INPUT_NAME = "image"
+_BATCH = 32
+
+Outputs = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model on disk: program and weights, in paddle.inference's old format."""
+
+    program: Path
+    weights: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path, stem: str = "model") -> ExportedModel:
+        """The files `stem`.pdmodel and `stem`.pdiparams in `folder`."""
+        return cls(folder / f"{stem}.pdmodel", folder / f"{stem}.pdiparams")
+
+    def size_bytes(self) -> int:
+        """Bytes on disk of both files."""
+        return self.program.stat().st_size + self.weights.stat().st_size
+
+
+def export(
+    network: nn.Layer, image_size_px: int, folder: Path, stem: str = "model"
+) -> ExportedModel:
+    """Write `network` in evaluation mode, for any batch size, to `folder`."""
+    network.eval()
+    shape = [None, 3, image_size_px, image_size_px]
+    spec = [paddle.static.InputSpec(shape, "float32", INPUT_NAME)]
+    with paddle.pir_utils.DygraphOldIrGuard(), quiet():
+        static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
+        paddle.jit.save(static, str(folder / stem))
+        network.forward = static.forward.dygraph_function  # to_static replaced it in place
+    (folder / f"{stem}.pdiparams.info").unlink(missing_ok=True)  # names for debuggers, not loaded
+    return ExportedModel.in_folder(folder, stem)
+
+
+class Predictor:
+    """Runs an exported model.
+
+    Args:
+        model: the files.
+        int8: run quantised layers in int8; without it a quantised model is slower than float.
+        threads: of the math library; default all cores. No effect on the result.
+
+    Raises:
+        PodiumError: a file is missing or damaged.
+    """
+
+    def __init__(
+        self, model: ExportedModel, int8: bool = False, threads: int | None = None
+    ) -> None:
+        for path in (model.program, model.weights):
+            if not path.is_file():
+                raise PodiumError(f"{path} is missing: run `dvc repro` to make it")
+        config = inference.Config(str(model.program), str(model.weights))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.enable_mkldnn()
+        if int8:
+            config.enable_mkldnn_int8()
+        config.set_cpu_math_library_num_threads(threads or available_cores())
+        try:
+            with quiet():
+                self._predictor = inference.create_predictor(config)
+        except (RuntimeError, ValueError) as error:
+            raise PodiumError(
+                f"{model.program.parent}: not a model that paddle.inference can load: it was "
+                f"changed or cut short ({str(error).strip().splitlines()[-1]})"
+            ) from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+
+    def run(self, batch: npt.NDArray[np.float32]) -> Outputs:
+        """float32 (N, 3, H, W) -> float32 (N, ...) outputs, N >= 1."""
+        self._input.reshape(batch.shape)
+        self._input.copy_from_cpu(batch)
+        self._predictor.run()
+        outputs: Outputs = self._output.copy_to_cpu()
+        return outputs
+
+    def run_images(self, images: RGB, preprocessing: Preprocessing, label: str) -> Outputs:
+        """uint8 (N, H, W, 3) images -> float32 (N, ...) outputs, with a progress bar."""
+        starts = range(0, len(images), _BATCH)
+        batches = track(starts, len(starts), label)
+        return np.concatenate(
+            [self.run(preprocessing.apply(images[start : start + _BATCH])) for start in batches]
+        )
+
+
+def run_network(
+    network: nn.Layer, images: RGB, preprocessing: Preprocessing, label: str
+) -> Outputs:
+    """Outputs of a network in memory, through a temporary export."""
+    with tempfile.TemporaryDirectory(prefix="podium-") as folder:
+        model = export(network, preprocessing.image_size_px, Path(folder))
+        return Predictor(model).run_images(images, preprocessing, label)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what C++ code prints to stdout and stderr; shown after all if an exception passes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(saved[1], log.read())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])

@@ -1,0 +1,112 @@
+"""Weights and their model card: safetensors beside JSON. The card alone rebuilds the model.
+
+models/weights.safetensors   every parameter and buffer, float32, by name
+models/card.json             task, architecture, classes, preprocessing, params, data hashes, score
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from paddle import nn
+from safetensors import SafetensorError
+
+from podium.data.preprocessing import Preprocessing
+from podium.errors import PodiumError
+from podium.files import write_bytes, write_json
+from podium.models.networks import Network, build_network
+
+CARD_FORMAT = 1
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+
+State = dict[str, npt.NDArray[Any]]
+
+
+def read_state(network: nn.Layer) -> State:
+    """A copy of the network's parameters and buffers, by name, sorted."""
+    return {name: np.array(tensor) for name, tensor in sorted(network.state_dict().items())}
+
+
+def load_state(network: nn.Layer, state: State) -> None:
+    """Put `state` into the network, exactly.
+
+    Raises:
+        PodiumError: names or shapes differ; all differences are listed.
+    """
+    own = network.state_dict()
+    differences = [f"missing {name}" for name in sorted(own.keys() - state.keys())]
+    differences += [f"unexpected {name}" for name in sorted(state.keys() - own.keys())]
+    differences += [
+        f"{name}: expected shape {tuple(own[name].shape)}, got {values.shape}"
+        for name, values in sorted(state.items())
+        if name in own and tuple(own[name].shape) != values.shape
+    ]
+    if differences:
+        raise PodiumError("weights do not fit the network: " + "; ".join(differences[:5]))
+    network.set_state_dict(state)
+
+
+def write_model(folder: Path, state: State, card: dict[str, Any]) -> None:
+    """Write weights and card to `folder`; the card gets the format and the weights' hash."""
+    content = safetensors.numpy.save(dict(sorted(state.items())))
+    write_bytes(folder / WEIGHTS_FILE, content)
+    weights = {
+        "file": WEIGHTS_FILE,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_json(folder / CARD_FILE, {"format": CARD_FORMAT, **card, "weights": weights})
+
+
+def load_card(path: Path) -> dict[str, Any]:
+    """The model card at `path`.
+
+    Raises:
+        PodiumError: missing, damaged, or of a newer format.
+    """
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
+    except ValueError as error:
+        raise PodiumError(f"{path} is not a model card: {error}") from None
+    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
+        raise PodiumError(f"{path}: expected a model card of format {CARD_FORMAT}: train again")
+    return card
+
+
+def load_network(folder: Path) -> tuple[Network, Preprocessing, dict[str, Any]]:
+    """The trained network in evaluation mode, its preprocessing and its card.
+
+    Raises:
+        PodiumError: a file is missing, damaged, or does not belong to the card.
+    """
+    card = load_card(folder / CARD_FILE)
+    path = folder / WEIGHTS_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
+    if hashlib.sha256(content).hexdigest() != card["weights"]["sha256"]:
+        raise PodiumError(f"{path} is not the file that {CARD_FILE} describes: train again")
+    try:
+        state = safetensors.numpy.load(content)
+    except SafetensorError as error:
+        raise PodiumError(f"{path} is damaged: {error}") from None
+    architecture = card["architecture"]
+    network = build_network(
+        architecture["name"],
+        pretrained=False,
+        outputs=int(architecture["outputs"]),
+        dropout=float(architecture["dropout"]),
+    )
+    load_state(network, state)
+    network.eval()
+    return network, Preprocessing.from_card(card["preprocessing"]), card

@@ -1,0 +1,239 @@
+"""`podium init PATH`: brings a competition into the repository.
+
+In: a folder or a zip. Out: data/raw (tracked by data/raw.dvc) and the `competition:` block of
+params.yaml. Either all of it is there afterwards or nothing has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from podium.data.params import CompetitionParams
+from podium.errors import PodiumError
+from podium.files import hold_lock, write_bytes
+from podium.intake.archive import extract_archive
+from podium.intake.choice import Choice
+from podium.intake.competition_block import (
+    check_block_replaceable,
+    write_competition_block,
+)
+from podium.intake.demo.spec import SPEC_FILE
+from podium.intake.layout import find_base, recognise_layout
+from podium.progress import track
+
+RAW = "data/raw"
+# What a hard link may fail with where a copy works: other disk, not allowed, too many links.
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP})
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What `init_competition` did: the section it wrote, and lines to print."""
+
+    params: CompetitionParams
+    lines: list[str]
+
+
+def init_competition(
+    source: Path, root: Path, choice: Choice | None = None, link: bool = True
+) -> Intake:
+    """Recognise the competition in `source`, bring it into `root` and write it down.
+
+    Args:
+        source: folder or .zip; not changed.
+        root: top folder of the repository, with params.yaml and .dvc.
+        choice: what the user decided where several answers are possible.
+        link: hard links instead of copies where the disk allows.
+
+    Raises:
+        PodiumError, ProblemsError: the user's to mend; data/raw and params.yaml are as before.
+    """
+    params_file, raw = root / "params.yaml", root / RAW
+    check_block_replaceable(params_file)
+    if not (root / ".dvc").is_dir():
+        raise PodiumError(f"{root} is no DVC repository: run `dvc init` there (or clone anew)")
+    is_folder = _check_source(source, root)
+    raw.parent.mkdir(exist_ok=True)
+    busy = "another podium init is running: wait for it or end it, then run again"
+    with hold_lock(root / ".podium/locks/init.lock", busy), _work_folder(raw) as work:
+        folder = source
+        if not is_folder:
+            folder = work / "unpacked"
+            extract_archive(source, folder)
+        with _name_source(folder, source):
+            base = find_base(folder)
+            name = source.resolve().name if is_folder else source.stem
+            layout = recognise_layout(base, name, RAW, choice or Choice())
+        with _undone_on_failure(raw, work / "old"):
+            how = _bring(base, layout.files, root, work, link)
+            _dvc(root, "add", "--quiet", RAW)
+            write_competition_block(params_file, layout.params)
+    return Intake(
+        params=layout.params,
+        lines=[*layout.lines, f"{len(layout.files)} files in {RAW}/ ({how}), tracked by {RAW}.dvc"],
+    )
+
+
+def _check_source(source: Path, root: Path) -> bool:
+    """Whether `source` is a folder (True) or a zip (False)."""
+    if source.is_dir():
+        if root.resolve().is_relative_to(source.resolve()):
+            raise PodiumError(f"{source} holds this repository: give the competition's own folder")
+        return True
+    if not source.exists():
+        raise PodiumError(f"{source} is missing: expected a folder or a .zip")
+    if source.suffix.lower() != ".zip" or not source.is_file():
+        raise PodiumError(f"{source}: expected a folder or a .zip; unpack it and give the folder")
+    return False
+
+
+@contextlib.contextmanager
+def _name_source(folder: Path, source: Path) -> Iterator[None]:
+    """Messages name what the user gave, not the folder that it was unpacked to."""
+    try:
+        yield
+    except PodiumError as error:
+        error.args = (str(error).replace(str(folder), str(source)),)
+        raise
+
+
+@contextlib.contextmanager
+def _work_folder(raw: Path) -> Iterator[Path]:
+    """An empty folder on the disk of `raw`, removed in the end, with those of killed runs."""
+    prefix = f".{raw.name}.init."
+    for left in raw.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=raw.parent, prefix=prefix) as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _undone_on_failure(raw: Path, old: Path) -> Iterator[None]:
+    """Put data/raw and what DVC writes beside it back as they were when the body fails.
+
+    Args:
+        raw: the folder that the body may replace.
+        old: where the body moves the folder that it replaces.
+    """
+    had_raw = raw.exists()
+    beside = (raw.with_name(f"{raw.name}.dvc"), raw.with_name(".gitignore"))
+    known = {path: path.read_bytes() if path.exists() else None for path in beside}
+    try:
+        yield
+    except BaseException:
+        if old.exists() or not had_raw:
+            shutil.rmtree(raw, ignore_errors=True)
+        if old.exists():
+            old.rename(raw)
+        for path, content in known.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_bytes(path, content)
+        raise
+
+
+def _bring(base: Path, files: Sequence[str], root: Path, work: Path, link: bool) -> str:
+    """Make data/raw hold `files` of `base` and no others; what it held goes to work/old.
+
+    Returns:
+        How, in a few words.
+    """
+    raw = root / RAW
+    if base.resolve().is_relative_to(raw.resolve()):
+        if base.resolve() != raw.resolve():
+            raise PodiumError(f"all lies in {base}: move it up into {raw} and run again")
+        return "as they are"
+    if raw.exists():
+        if _holds(raw, base, files):
+            return "already there"
+        _check_is_demo(root)
+    how = _place(base, files, work / "raw", link)
+    if raw.exists():
+        raw.rename(work / "old")
+    (work / "raw").rename(raw)
+    return how
+
+
+def _holds(raw: Path, base: Path, files: Sequence[str]) -> bool:
+    """Whether `raw` holds exactly these files with these bytes."""
+    present = sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file())
+    return present == sorted(files) and all(
+        filecmp.cmp(raw / file, base / file, shallow=False) for file in files
+    )
+
+
+def _check_is_demo(root: Path) -> None:
+    """Only the demo data, as it was made, may be replaced: it can be made again."""
+    raw = root / RAW
+    elsewhere = "start another clone for another competition, or move the folder away yourself"
+    if not (raw / SPEC_FILE).is_file():
+        raise PodiumError(f"{raw} holds a competition already and is not overwritten: {elsewhere}")
+    if not raw.with_name(f"{raw.name}.dvc").exists():
+        raise PodiumError(f"{raw} is not tracked by DVC and is not overwritten: {elsewhere}")
+    status = json.loads(_dvc(root, "status", "--json", f"{RAW}.dvc"))
+    changes = [change for entries in status.values() for change in entries]
+    if any("modified" in change.get("changed outs", {}).values() for change in changes):
+        raise PodiumError(f"the demo data in {raw} was edited and is not overwritten: {elsewhere}")
+
+
+def _place(base: Path, files: Sequence[str], fresh: Path, link: bool) -> str:
+    """Hard links (or copies) of the files in the new folder `fresh`; links are followed.
+
+    `dvc add` puts independent copies in their place: the user's files stay the user's.
+    """
+    size = sum((base / file).stat().st_size for file in files)
+    same_disk = base.stat().st_dev == fresh.parent.stat().st_dev
+    free = shutil.disk_usage(fresh.parent).free
+    if size > free and not (link and same_disk):
+        raise PodiumError(
+            f"the files take {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free beside "
+            f"{fresh.parent.parent}: free some and run again"
+        )
+    copied = 0
+    fresh.mkdir()
+    for file in track(files, len(files), "bring files"):
+        target = fresh / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (link and _try_link(base / file, target)):
+            shutil.copyfile(base / file, target)
+            copied += 1
+    return f"{copied} copied, {len(files) - copied} hard-linked"
+
+
+def _try_link(source: Path, target: Path) -> bool:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    """Run DVC in `root` and give what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.split("\n")
+        errors = [line for line in lines if line.startswith("ERROR")] or lines[-2:]
+        said = " ".join(" ".join(errors).split()) or "no message"
+        raise PodiumError(f"`dvc {' '.join(arguments)}` failed: {said}")
+    return done.stdout

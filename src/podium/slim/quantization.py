@@ -1,0 +1,82 @@
+"""Static int8 by PaddleSlim: calibrate activation ranges on real images, write an int8 model.
+
+PaddleSlim's rough edges stay in this module: it speaks only the old program format, needs the old
+IR and static mode switched on around it, wants a callable as its loader although its docs say
+DataLoader, and prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import paddle
+
+from podium.data.decode import RGB
+from podium.data.preprocessing import Preprocessing
+from podium.engine.inference import INPUT_NAME, ExportedModel, quiet
+from podium.errors import PodiumError
+
+CALIBRATION_BATCH = 8
+
+
+def quantize_static(
+    model: ExportedModel,
+    images: RGB,
+    preprocessing: Preprocessing,
+    folder: Path,
+    stem: str = "model",
+) -> ExportedModel:
+    """Write a statically quantised copy of `model` to `folder`.
+
+    Weights get one scale per output channel, activations one per tensor, read off the histogram of
+    the calibration images (`quant_post_static`, algo "hist").
+
+    Args:
+        model: a float32 export.
+        images: uint8 (N, H, W, 3), N >= 8: a smaller set gives ranges that clip.
+        preprocessing: of the model.
+        folder: is made when missing.
+        stem: name of the files.
+
+    Raises:
+        PodiumError: too few images.
+    """
+    if len(images) < CALIBRATION_BATCH:
+        raise PodiumError(
+            f"compress.calibration_images: {len(images)} training images are too few to calibrate "
+            f"int8 on; at least {CALIBRATION_BATCH} are needed, or set compress.quantize: none"
+        )
+    full = len(images) - len(images) % CALIBRATION_BATCH
+
+    def batches() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        for start in range(0, full, CALIBRATION_BATCH):
+            yield {INPUT_NAME: preprocessing.apply(images[start : start + CALIBRATION_BATCH])}
+
+    exported = ExportedModel.in_folder(folder, stem)
+    with paddle.pir_utils.OldIrGuard(), warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            from paddleslim.quant import quant_post_static
+
+            quant_post_static(
+                paddle.static.Executor(paddle.CPUPlace()),
+                str(model.program.parent),
+                str(folder),
+                data_loader=batches,
+                model_filename=model.program.name,
+                params_filename=model.weights.name,
+                save_model_filename=exported.program.name,
+                save_params_filename=exported.weights.name,
+                batch_nums=full // CALIBRATION_BATCH,
+                algo="hist",
+                onnx_format=True,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+    return exported

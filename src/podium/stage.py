@@ -1,0 +1,79 @@
+"""The life of a stage process: born of DVC, dies with it, holds its lock, speaks in one line.
+
+`run_stage` is the only thing a stages/NAME.py calls besides its own work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
+from podium.files import hold_lock, write_json
+from podium.runtime import cpu_class
+
+LOCKS = Path(".podium/locks")
+MEASURED = Path("metrics/measured")
+
+
+def run_stage(name: str, work: Callable[[], None]) -> None:
+    """Run `work` as the stage `name` and end the process.
+
+    Exit codes: 0 done; 2 the user's input (one `error:` line on stderr); 130 Ctrl-C; a bug keeps
+    its traceback and Python's exit code 1. Seconds (imports included) and CPU class go to
+    metrics/measured/NAME.json, which nothing depends on.
+    """
+    die_with_parent()
+    busy = f"another process is still writing stage {name!r}: wait for it or end it, then run again"
+    try:
+        with hold_lock(LOCKS / f"{name}.lock", busy):
+            work()
+            seconds = round(time.time() - psutil.Process().create_time(), 2)
+            facts = {"seconds": seconds, "cpu_class": cpu_class()}
+            write_json(MEASURED / f"{name}.json", facts)
+    except PodiumError as error:
+        _fail(name, str(error))
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C; finished stages are kept", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        line = explain_os_error(error)
+        if line is None:
+            raise
+        _fail(name, line)
+
+
+def _fail(name: str, message: str) -> None:
+    print(f"error: {name}: {message}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def die_with_parent() -> None:
+    """End this process when its parent ends: killing dvc must not leave a trainer behind.
+
+    Linux: the kernel does it (prctl PR_SET_PDEATHSIG), also while C code holds the GIL.
+    Elsewhere: a daemon thread watches the parent's id. dvc.yaml starts stages with `exec`, so
+    the parent is dvc itself and not a shell.
+    """
+    parent = os.getppid()
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os.kill(os.getpid(), signal.SIGKILL)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

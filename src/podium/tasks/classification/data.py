@@ -1,0 +1,187 @@
+"""Classification without tensors: targets, metrics, plots and submission cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from podium.data.predictions import SUM_TOLERANCE
+from podium.errors import PodiumError, did_you_mean
+from podium.tasks.classification import metrics as measure
+from podium.tasks.classification.params import PrimaryMetric
+from podium.tasks.protocol import MetricSpec
+
+Probabilities = npt.NDArray[np.float64]
+Targets = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """The data half of a classification task (see `podium.tasks.protocol.DataTask`).
+
+    Attributes:
+        classes: names, in the order of the net's outputs; of ordinal grades from low to high.
+        ordinal: whether the classes are grades in order.
+        submission: label: the class name in one column; probability: one column for each class.
+        primary_metric: qwk needs `ordinal`.
+        bootstrap_draws: repetitions for the kappa's interval.
+
+    Raises:
+        PodiumError: qwk for classes without an order.
+    """
+
+    classes: tuple[str, ...]
+    ordinal: bool
+    submission: Literal["label", "probability"] = "label"
+    primary_metric: PrimaryMetric = "accuracy"
+    bootstrap_draws: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.primary_metric == "qwk" and not self.ordinal:
+            raise PodiumError(
+                "evaluate.primary: qwk is for grades in order, but competition.ordinal is false: "
+                "set it to true or choose accuracy, macro_f1 or log_loss"
+            )
+
+    @property
+    def name(self) -> str:
+        """`classification`."""
+        return "classification"
+
+    @property
+    def primary(self) -> MetricSpec:
+        """The primary metric with its direction."""
+        return MetricSpec(self.primary_metric, higher_is_better=self.primary_metric != "log_loss")
+
+    def targets(self, labels: Sequence[str]) -> Targets:
+        """Class numbers, int64 (n,).
+
+        Raises:
+            PodiumError: a label that is no class.
+        """
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        for label in labels:
+            if label not in numbers:
+                raise PodiumError(
+                    f"label {label!r} is not in competition.classes"
+                    f"{did_you_mean(label, self.classes)}: mend the label or add the class"
+                )
+        return np.array([numbers[label] for label in labels], dtype=np.int64)
+
+    def predictions(self, outputs: npt.NDArray[np.float32]) -> Probabilities:
+        """Softmax of the logits, in float64."""
+        from scipy.special import softmax
+
+        return np.asarray(softmax(outputs.astype(np.float64), axis=1))
+
+    def score(self, predictions: Probabilities, targets: Targets) -> float:
+        """The primary metric. A kappa that is not defined (one class only) counts as 0, chance."""
+        predicted = predictions.argmax(axis=1)
+        if self.primary_metric == "log_loss":
+            return measure.log_loss(targets, predictions)
+        if self.primary_metric == "accuracy":
+            return measure.accuracy(targets, predicted)
+        confusion = measure.make_confusion(targets, predicted, len(self.classes))
+        if self.primary_metric == "macro_f1":
+            return measure.macro_f1(confusion)
+        return measure.weighted_kappa(confusion) or 0.0
+
+    def metrics(
+        self, predictions: Probabilities, targets: Targets, groups: Sequence[str], seed: int
+    ) -> dict[str, Any]:
+        """All metrics, rounded to 6 decimals.
+
+        Returns:
+            n, accuracy with accuracy_low and accuracy_high (exact 95 %), macro_f1, log_loss, ece;
+            for ordinal classes qwk with qwk_low and qwk_high (95 %, bootstrap by group); per_class
+            (list of label, precision, recall, f1, support). None where a value is not defined.
+        """
+        k = len(self.classes)
+        predicted = predictions.argmax(axis=1)
+        confusion = measure.make_confusion(targets, predicted, k)
+        low, high = measure.accuracy_interval(int(confusion.trace()), len(targets))
+        found: dict[str, Any] = {
+            "n": len(targets),
+            "accuracy": measure.accuracy(targets, predicted),
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "macro_f1": measure.macro_f1(confusion),
+            "log_loss": measure.log_loss(targets, predictions),
+            "ece": measure.calibration_error(measure.reliability(targets, predictions)),
+        }
+        if self.ordinal:
+            interval = measure.weighted_kappa_interval(
+                targets, predicted, groups, k, self.bootstrap_draws, seed
+            )
+            found["qwk"] = measure.weighted_kappa(confusion)
+            found["qwk_low"], found["qwk_high"] = interval or (None, None)
+        table = measure.class_table(confusion, self.classes)
+        return {**_rounded(found), "per_class": [_rounded(row) for row in table]}
+
+    def summary(self, metrics: dict[str, Any]) -> str:
+        """The accuracy with its interval, and the primary metric where it is another one."""
+        low, high = metrics["accuracy_low"], metrics["accuracy_high"]
+        text = f"accuracy {metrics['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})"
+        if self.primary_metric != "accuracy":
+            text += f", {self.primary_metric} {metrics[self.primary_metric]:.4f}"
+        return text
+
+    def plots(self, predictions: Probabilities, targets: Targets) -> dict[str, pd.DataFrame]:
+        """confusion (actual, predicted: class names, a row for each image: what DVC's `confusion`
+        template counts), precision_recall and reliability."""
+        names = np.array(self.classes, dtype=object)
+        return {
+            "confusion": pd.DataFrame(
+                {"actual": names[targets], "predicted": names[predictions.argmax(axis=1)]}
+            ),
+            "precision_recall": measure.precision_recall(targets, predictions, self.classes),
+            "reliability": measure.reliability(targets, predictions).round(measure.DECIMALS),
+        }
+
+    def fallback_prediction(self, labels: Sequence[str]) -> Probabilities:
+        """The class prior: the share of each class among the training labels, float64 (k,)."""
+        counts = Counter(labels)
+        return np.array([counts[name] / len(labels) for name in self.classes])
+
+    @property
+    def submission_columns(self) -> tuple[str, ...]:
+        """`label`, or the class names."""
+        return ("label",) if self.submission == "label" else self.classes
+
+    def submission_cells(self, predictions: Probabilities) -> list[list[str]]:
+        """The most probable class's name, or the probabilities as shortest exact decimals."""
+        if self.submission == "label":
+            return [[self.classes[number]] for number in predictions.argmax(axis=1)]
+        return [[repr(value) for value in row] for row in predictions.tolist()]
+
+    def submission_cell_problem(self, cells: Sequence[str]) -> str:
+        """A label that is no class; a probability that is none, or a sum that is not 1."""
+        if self.submission == "label":
+            label = cells[0]
+            if label in self.classes:
+                return ""
+            return (
+                f"label {label!r} is not in competition.classes{did_you_mean(label, self.classes)}"
+            )
+        try:
+            values = [float(cell) for cell in cells]
+        except ValueError:
+            return f"expected a number in each class's column, got {', '.join(cells)}"
+        if not all(0 <= value <= 1 for value in values):
+            return f"expected probabilities from 0 to 1, got {', '.join(cells)}"
+        if abs(sum(values) - 1) > SUM_TOLERANCE:
+            return f"probabilities sum to {sum(values):.4f}, expected 1"
+        return ""
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: round(value, measure.DECIMALS) if isinstance(value, float) else value
+        for key, value in values.items()
+    }

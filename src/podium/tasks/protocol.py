@@ -1,0 +1,69 @@
+"""What the program knows about a task; everything else is the task's own business.
+
+This is the half that needs no tensors: eda, split, evaluate's numbers and submit see only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from podium.data.submission import SubmissionTask
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric's name, as in metrics/*.json, and its direction."""
+
+    name: str
+    higher_is_better: bool
+
+
+class DataTask(SubmissionTask, Protocol):
+    """The data half of a task. Predictions are raw probabilities, float64 (n, k)."""
+
+    @property
+    def name(self) -> str:
+        """As in `competition.task`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the net's outputs and of all prediction columns."""
+
+    @property
+    def primary(self) -> MetricSpec:
+        """What early stopping follows and the headline says."""
+
+    def targets(self, labels: Sequence[str]) -> npt.NDArray[Any]:
+        """What the loss compares with: one entry for each of the manifest's labels."""
+
+    def predictions(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """What a net's raw outputs (n, k) say, as predictions (n, k)."""
+
+    def score(self, predictions: npt.NDArray[np.float64], targets: npt.NDArray[Any]) -> float:
+        """The primary metric alone: cheap enough for every epoch."""
+
+    def metrics(
+        self,
+        predictions: npt.NDArray[np.float64],
+        targets: npt.NDArray[Any],
+        groups: Sequence[str],
+        seed: int,
+    ) -> dict[str, Any]:
+        """All metrics with their intervals, ready for JSON; None where one is not defined."""
+
+    def summary(self, metrics: dict[str, Any]) -> str:
+        """The headline of `metrics` in a few words."""
+
+    def plots(
+        self, predictions: npt.NDArray[np.float64], targets: npt.NDArray[Any]
+    ) -> dict[str, pd.DataFrame]:
+        """Rows of each plot, by the plot's name."""
+
+    def fallback_prediction(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
+        """The prediction (k,) of an image that cannot be read, from the training labels."""

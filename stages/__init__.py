@@ -1,0 +1,21 @@
+"""The stages of dvc.yaml, one thin module each, run as `python -m stages.NAME`.
+
+They run the `src` of the tree they stand in: a queued experiment must run the code it was queued
+with, whatever is installed in the environment.
+"""
+
+import sys
+from pathlib import Path
+
+_SRC = Path(__file__).resolve().parents[1] / "src"
+sys.path.insert(0, str(_SRC))
+
+import podium  # noqa: E402
+from podium.runtime import configure_math  # noqa: E402
+
+if Path(podium.__file__).resolve().parent != _SRC / "podium":
+    raise SystemExit(
+        f"error: stages run {podium.__file__}, not {_SRC}: unset PYTHONPATH and run again"
+    )
+
+configure_math()  # before any stage imports Paddle

@@ -1,0 +1,76 @@
+"""Stage compress: the trained weights -> deploy/, measured on the files that ship.
+
+In: models/, data/manifest.csv, data/splits.csv, data/train_list.csv, the images.
+Out: deploy/, metrics/compress.json; clocks go to metrics/measured/latency.json.
+"""
+
+from pathlib import Path
+
+from podium.data.label_shuffle import load_train_list
+from podium.data.manifest import load_manifest
+from podium.data.params import CompetitionParams, SplitParams
+from podium.data.splits import load_splits
+from podium.engine.scoring import load_calibration_images, make_val_set
+from podium.engine.weights import load_network
+from podium.files import write_json
+from podium.params import Params, Seed, load_params
+from podium.slim.compression import Judge, compress
+from podium.slim.params import CompressParams
+from podium.stage import MEASURED, run_stage
+from podium.tasks.classification.params import EvaluateParams
+from podium.tasks.table import make_data_task
+
+NAME = "compress"
+
+
+class CompressStageParams(Params):
+    """What this stage reads of params.yaml."""
+
+    seed: Seed
+    competition: CompetitionParams
+    split: SplitParams
+    evaluate: EvaluateParams
+    compress: CompressParams
+
+
+def main() -> None:
+    params = load_params(CompressStageParams)
+    task = make_data_task(
+        params.competition.task,
+        classes=params.competition.classes,
+        ordinal=params.competition.ordinal,
+        primary_metric=params.evaluate.primary,
+        bootstrap_draws=params.evaluate.bootstrap_draws,
+    )
+    network, preprocessing, card = load_network(Path("models"))
+    manifest = load_manifest(Path("data/manifest.csv"))
+    val = make_val_set(manifest, load_splits(Path("data/splits.csv")), params.split.val_fold)
+    targets = task.targets(val.labels)
+    judge = Judge(
+        images=val.images(preprocessing.image_size_px),
+        predict=task.predictions,
+        metrics=lambda p: task.metrics(p, targets, val.groups, params.seed),
+        metric=task.primary,
+    )
+    calibration = load_calibration_images(
+        manifest,
+        load_train_list(Path("data/train_list.csv")),
+        params.compress.calibration_images,
+        preprocessing.image_size_px,
+        params.seed,
+    )
+    result = compress(
+        network, preprocessing, card, calibration, judge, params.compress, Path("deploy")
+    )
+    write_json(Path("metrics/compress.json"), {"shipped": result.shipped, **result.rows})
+    write_json(MEASURED / "latency.json", result.latency)
+    for name, row in result.rows.items():
+        print(
+            f"{NAME}: {name}: {row['bytes'] / 1e6:.2f} MB, val {task.summary(row)}, "
+            f"{row['changed']} answers changed, {result.latency[name]['latency_p50_ms']:.1f} ms"
+        )
+    print(f"{NAME}: {result.reason}")
+
+
+if __name__ == "__main__":
+    run_stage(NAME, main)

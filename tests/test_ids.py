@@ -1,0 +1,69 @@
+"""Ids find their files by the rules of `IdResolver`, and never by a guess."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from podium.data.ids import IdResolver, list_images
+
+
+@pytest.mark.parametrize(
+    ("listed", "file"),
+    [
+        ("a/1.jpg", "a/1.jpg"),
+        ("a/1", "a/1.jpg"),
+        ("a\\1.jpg", "a/1.jpg"),
+        ("./a/1.jpg", "a/1.jpg"),
+        ("two.JPG", "b/two.JPG"),
+        ("two", "b/two.JPG"),
+        ("two.jpg", "b/two.JPG"),
+        ("train/two.JPG", "b/two.JPG"),
+        ("v1.2", "v1.2.png"),
+        ("with space.jpg", "with space.jpg"),
+        (unicodedata.normalize("NFD", "zitröne.jpg"), "zitröne.jpg"),
+    ],
+)
+def test_an_id_finds_its_file(listed: str, file: str) -> None:
+    files = ["a/1.jpg", "b/1.jpg", "b/two.JPG", "v1.2.png", "with space.jpg", "zitröne.jpg"]
+    assert IdResolver(files).resolve(listed) == file
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("1.jpg", "id '1.jpg' could be 2 files (a/1.jpg, b/1.jpg): write the whole path"),
+        ("1", "could be 2 files"),
+        ("x.jpg", "id 'x.jpg' has no image file"),
+        ("a/1.png", "has no image file; did you mean"),
+        ("train_7.jpg", "has no image file; did you mean 'train_007.jpg'?"),
+        (" ", "the id is empty"),
+        ("", "the id is empty"),
+    ],
+)
+def test_no_file_or_several(listed: str, message: str) -> None:
+    resolver = IdResolver(["a/1.jpg", "b/1.jpg", "train_007.jpg"])
+    assert resolver.resolve(listed) is None
+    assert message in resolver.problem(listed)
+
+
+def test_case_decides_only_where_nothing_else_does() -> None:
+    resolver = IdResolver(["A.jpg", "a.jpg"])
+    assert resolver.resolve("A.jpg") == "A.jpg"
+    assert resolver.resolve("a.jpg") == "a.jpg"
+    assert resolver.resolve("A.JPG") is None
+
+
+def test_list_images_is_sorted_and_leaves_litter_out(tmp_path: Path) -> None:
+    for name in (
+        "b.JPG",
+        "a/2.png",
+        "a/10.png",
+        "._b.JPG",
+        ".git/x.png",
+        "__MACOSX/y.png",
+        "n.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == ["a/10.png", "a/2.png", "b.JPG"]

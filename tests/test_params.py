@@ -1,0 +1,109 @@
+"""params.yaml: strict, typed, frozen, and clear about what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from podium.data.params import SplitParams
+from podium.engine.params import TrainParams
+from podium.errors import PodiumError, ProblemsError
+from podium.models.params import ModelParams
+from podium.params import LearningRate, Params, Seed, load_params
+
+
+class Read(Params):
+    seed: Seed
+    lr: LearningRate
+    split: SplitParams
+
+
+GOOD = "seed: 0\nlr: 3e-4\nsplit:\n  folds: 5\n  val_fold: 0\n"
+
+
+def load(tmp_path: Path, text: str) -> Read:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_params(Read, path)
+
+
+@pytest.mark.parametrize("typed", ["3e-4", "3e-04", "3.0e-4", "0.0003"])
+def test_scientific_notation_is_a_number(tmp_path: Path, typed: str) -> None:
+    assert load(tmp_path, GOOD.replace("3e-4", typed)).lr == 3e-4
+
+
+def test_frozen(tmp_path: Path) -> None:
+    params = load(tmp_path, GOOD)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.split.folds = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (GOOD.replace("folds", "fold"), "unknown key 'split.fold'; did you mean 'folds'?"),
+        (GOOD + "sede: 1\n", "unknown key 'sede'; did you mean 'seed'?"),
+        (GOOD.replace("folds: 5", "folds: five"), "split.folds: expected a valid integer"),
+        (GOOD.replace("folds: 5", "folds: '5'"), "split.folds: expected a valid integer"),
+        (GOOD.replace("folds: 5", "folds: 1"), "greater than or equal to 2, got 1"),
+        (GOOD.replace("folds: 5", "folds: true"), "split.folds: expected a valid integer"),
+        (GOOD.replace("val_fold: 0", "val_fold: 5"), "split.val_fold below split.folds (5), got 5"),
+        (GOOD.replace("seed: 0", "seed: -1"), "seed: expected greater than or equal to 0, got -1"),
+        (GOOD.replace("lr: 3e-4", "lr: 0"), "lr: expected greater than 0, got 0"),
+        (GOOD.replace("lr: 3e-4", "lr: .nan"), "lr: expected"),
+        (GOOD.replace("seed: 0\n", ""), "seed is missing"),
+        ("- a\n- b\n", "expected `key: value` lines, got list"),
+        ("seed: [\n", "line 2, column 1: not valid YAML"),
+        ("seed: 0\nseed: 1\n", "not valid YAML"),
+        ("", "got NoneType"),
+    ],
+)
+def test_bad_input_is_one_line_with_key_and_value(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(PodiumError) as caught:
+        load(tmp_path, text)
+    assert line in str(caught.value)
+    assert "params.yaml" in str(caught.value)
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("folds: 5", "folds: 1").replace("lr: 3e-4", "lr: high")
+    with pytest.raises(ProblemsError) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.problems) == 2
+
+
+def test_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(PodiumError, match="run from the top folder"):
+        load_params(Read, tmp_path / "params.yaml")
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("seed: 0 # \xe9\n".encode("latin-1"))
+    with pytest.raises(PodiumError, match="not UTF-8"):
+        load_params(Read, tmp_path / "params.yaml")
+
+
+def test_frozen_random_trunk_is_refused() -> None:
+    with pytest.raises(ValidationError, match="frozen random trunk"):
+        ModelParams(name="resnet18", pretrained=False, freeze="all", dropout=0.0)
+
+
+def test_weights_that_would_need_the_network_are_refused() -> None:
+    with pytest.raises(ValidationError, match="offline weights exist for efficientnet_lite0 only"):
+        ModelParams(name="resnet18", pretrained=True, freeze="none", dropout=0.0)
+
+
+def test_nan_is_refused_in_every_section() -> None:
+    with pytest.raises(ValidationError):
+        TrainParams(
+            optimizer="adamw",
+            momentum=0.9,
+            weight_decay=float("nan"),
+            schedule="cosine",
+            warmup_epochs=1.0,
+            label_smoothing=0.1,
+            augment="none",
+            patience=0,
+        )
