@@ -1,5 +1,6 @@
 """One decode function: everything that Pillow opens becomes the same kind of array, or a reason."""
 
+import contextlib
 import io
 import random
 import struct
@@ -138,18 +139,20 @@ def test_damaged_bytes_give_pixels_or_a_reason(seed: int) -> None:
     content = bytearray(draw.choice([*JPEGS.values(), save(make_photo(40, 30), "PNG")]))
     for _ in range(draw.randint(1, 20)):
         content[draw.randrange(len(content))] = draw.randrange(256)
-    try:
+    with contextlib.suppress(UndecodableImageError):
         assert decode(bytes(content), 32).shape == (32, 32, 3)
-    except UndecodableImageError:
-        pass
 
 
 def test_bomb_is_refused_from_its_header() -> None:
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    content = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
     with pytest.raises(UndecodableImageError, match="30000 x 30000"):
         decode(content, 32)
 

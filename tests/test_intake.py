@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,7 +68,7 @@ def no_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
             (root / "data/raw.dvc").write_text("outs:\n")
         return "{}"
 
-    monkeypatch.setattr(init, "_dvc", stand_in)
+    monkeypatch.setattr(init, "run_dvc", stand_in)
 
 
 def dvc_status(root: Path) -> str:
@@ -88,13 +89,14 @@ def test_a_folder_is_brought_tracked_and_written_down(root: Path, tmp_path: Path
     intake = init_competition(source, root)
     raw = {name.removeprefix("data/raw/"): content for name, content in read_tree(root).items()}
     assert {name: raw[name].decode() for name in FILES} == FILES
+    assert all((source / name).stat().st_nlink == 1 for name in FILES)
     assert not set(extra) & set(raw)
     assert "up to date" in dvc_status(root)
     params = CompetitionParams.model_validate(read_yaml(root / "params.yaml")["competition"])
     assert params == intake.params
     assert params.name == "fruit"
     assert (root / "params.yaml").read_text().startswith("seed: 1  # kept\ncompetition:\n")
-    assert intake.lines[-1].startswith("5 files in data/raw/ (")
+    assert intake.lines[-1].startswith("5 files in data/raw/ (0 copied, 5 linked)")
     # What the user does to data/raw later does not reach the user's own files.
     with (root / "data/raw/train.csv").open("a") as stream:
         stream.write("more")
@@ -121,17 +123,41 @@ def test_a_zip_below_one_top_folder(root: Path, tmp_path: Path, no_dvc: None) ->
     assert read_tree(root) == before
 
 
+def test_the_users_files_stay_apart_from_dvcs_cache(root: Path, tmp_path: Path) -> None:
+    """Also where DVC links: a hard link would make the user's own file a part of the cache."""
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "config", "cache.type", "hardlink"], cwd=root, check=True
+    )
+    source = write_tree(tmp_path / "fruit", FILES)
+    init_competition(source, root)
+    for name in FILES:
+        assert (source / name).stat().st_nlink == 1
+        assert (source / name).stat().st_mode & 0o200
+
+
 def test_copies_where_links_are_not_wanted(root: Path, tmp_path: Path, no_dvc: None) -> None:
     source = write_tree(tmp_path / "fruit", FILES)
-    intake = init_competition(source, root, link=False)
-    assert "5 copied, 0 hard-linked" in intake.lines[-1]
+    assert "(5 copied, 0 linked)" in init_competition(source, root, link=False).lines[-1]
     assert (root / "data/raw/train.csv").stat().st_nlink == 1
+    shutil.rmtree(root / "data")
+    (root / "params.yaml").write_text("seed: 1\n")
+    assert "(0 copied, 5 linked)" in init_competition(source, root).lines[-1]
+
+
+def test_no_space_for_a_copy(
+    root: Path, tmp_path: Path, no_dvc: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(PodiumError, match=r"the files take .* free some and run again"):
+        init_competition(write_tree(tmp_path / "fruit", FILES), root, link=False)
+    assert list((root / "data").iterdir()) == []
 
 
 def test_files_that_lie_in_data_raw_already(root: Path, no_dvc: None) -> None:
     raw = write_tree(root / "data/raw", {**FILES, "notes.txt": "mine"})
     intake = init_competition(raw, root)
     assert "as they are" in intake.lines[-1]
+    assert intake.params.name == "my repo"
     assert set(read_tree(raw)) == {*FILES, "notes.txt"}
 
 
@@ -177,7 +203,7 @@ def test_an_edited_block_stops_before_anything_is_brought(
     assert not (root / "data").exists()
 
 
-@pytest.mark.parametrize("failing", ["_dvc", "write_competition_block", "_place"])
+@pytest.mark.parametrize("failing", ["run_dvc", "write_competition_block", "_place"])
 def test_a_failure_leaves_all_as_it_was(
     root: Path, tmp_path: Path, no_dvc: None, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -187,7 +213,7 @@ def test_a_failure_leaves_all_as_it_was(
     done = getattr(init, failing)
 
     def fail(*arguments: object, **named: object) -> object:
-        if "status" in arguments:
+        if arguments[1] in ("status", "config"):
             return done(*arguments)
         done(*arguments, **named)
         raise OSError(28, "No space left on device")
@@ -205,7 +231,7 @@ def test_what_dvc_says_is_passed_on(root: Path, tmp_path: Path) -> None:
     source = write_tree(tmp_path / "fruit", FILES)
     (root / ".dvc/config").write_text("[core\n")
     with pytest.raises(PodiumError, match=r"`dvc add --quiet data/raw` failed: .*Invalid line"):
-        init_competition(source, root)
+        init_competition(source, root, link=False)
     assert list((root / "data").iterdir()) == []
 
 

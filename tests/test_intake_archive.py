@@ -108,6 +108,13 @@ def test_names_in_utf8_without_the_flag(tmp_path: Path) -> None:
     assert extract(path) == ["柠檬/ü 1.jpg"]
 
 
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    path = make_zip(tmp_path, "a.jpg")
+    path.write_bytes(path.read_bytes().replace(b"a.jpg", b"\0.jpg"))
+    with pytest.raises(ProblemsError, match="a member without a name"):
+        extract(path)
+
+
 def test_names_in_another_encoding(tmp_path: Path) -> None:
     path = make_zip(tmp_path, "aaaa.jpg")
     path.write_bytes(path.read_bytes().replace(b"aaaa", "柠檬".encode("gbk")))
@@ -148,7 +155,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data(), method=st.sampled_from([0, 8, 12, 14]))
 def test_any_flipped_bytes_give_the_files_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, method: int

@@ -185,6 +185,17 @@ def test_two_samples(recognise: Callable[..., Layout]) -> None:
     assert recognise(tree, sample="submission_b.csv").params.sample_submission == "submission_b.csv"
 
 
+def test_a_chosen_table_must_fit(recognise: Callable[..., Layout]) -> None:
+    tree = {**CSV_AND_FOLDER, "other.csv": "p,q\n", "ids.csv": "x0\nx1\n"}
+    for choice, message in (
+        ({"sample": "other.csv"}, "none of its cells names a test image"),
+        ({"sample": "ids.csv"}, "one column: expected ids and predictions"),
+        ({"train_csv": "other.csv"}, "none of its cells names a training image"),
+    ):
+        with pytest.raises(PodiumError, match=message):
+            recognise(tree, **choice)
+
+
 def test_a_list_of_test_ids_is_no_rival_of_the_sample(recognise: Callable[..., Layout]) -> None:
     tree = {**CSV_AND_FOLDER, "test.csv": SAMPLE, "test_ids.csv": "x0.jpg\nx1.jpg\n"}
     assert recognise(tree).params.sample_submission == "sample_submit.csv"

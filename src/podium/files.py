@@ -1,13 +1,15 @@
 """Files that are either whole or absent: atomic writes, folder swaps and locks.
 
 Everything a stage writes goes through here, so that a kill at any instant leaves either the old
-content or the new one.
+content or the new one. What a killed writer left beside the file (`.NAME.*.partial`) is removed by
+the next writer of that file; a living writer holds a lock on its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -22,13 +24,17 @@ from podium.errors import PodiumError
 if TYPE_CHECKING:
     import pandas as pd
 
+PARTIAL = ".partial"  # how unfinished files and folders end
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _remove_abandoned(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -59,20 +65,40 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _remove_abandoned(path)
+    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+    handle = os.open(fresh, os.O_RDONLY)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield fresh
         os.chmod(fresh, 0o755)
         if path.exists():
-            old = fresh.with_name(fresh.name + ".old")
+            old = fresh.with_name(f".{path.name}.old{fresh.name.removeprefix(f'.{path.name}')}")
             path.rename(old)
             fresh.rename(path)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # else the next writer does it
         else:
             fresh.rename(path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of `path` left: what nobody holds a lock on."""
+    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}")):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager

@@ -34,8 +34,9 @@ def configure_math() -> None:
         "GLOG_minloglevel": "2",
     }
     os.environ.update(settings)
-    # Paddle warns at every import that it could not compile its C++ sources fast; nobody does.
-    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
+    # Paddle's remarks about itself, at every import and every training: nothing a user could mend.
+    for remark in ("No ccache found", "When training, we now always track global mean"):
+        warnings.filterwarnings("ignore", message=remark, category=UserWarning)
 
 
 def cpu_class() -> str:

@@ -1,6 +1,7 @@
 """The life of a stage process: born of DVC, dies with it, holds its lock, speaks in one line.
 
-`run_stage` is the only thing a stages/NAME.py calls besides its own work.
+`begin` is what stages/__init__.py calls first; `run_stage` is the only thing that a stages/NAME.py
+calls besides its own work.
 """
 
 from __future__ import annotations
@@ -24,6 +25,19 @@ LOCKS = Path(".podium/locks")
 MEASURED = Path("metrics/measured")
 
 
+def begin() -> None:
+    """The first act of a stage process, before Paddle's import takes its seconds: die with the
+    parent, and answer Ctrl-C with one line instead of the import's traceback."""
+    die_with_parent()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _stop_at_once)
+
+
+def _stop_at_once(*_: object) -> None:
+    print("stopped by Ctrl-C before the work began", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 def run_stage(name: str, work: Callable[[], None]) -> None:
     """Run `work` as the stage `name` and end the process.
 
@@ -31,7 +45,8 @@ def run_stage(name: str, work: Callable[[], None]) -> None:
     its traceback and Python's exit code 1. Seconds (imports included) and CPU class go to
     metrics/measured/NAME.json, which nothing depends on.
     """
-    die_with_parent()
+    if signal.getsignal(signal.SIGINT) is _stop_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is a clean-up
     busy = f"another process is still writing stage {name!r}: wait for it or end it, then run again"
     try:
         with hold_lock(LOCKS / f"{name}.lock", busy):

@@ -6,6 +6,7 @@ more than reading the result back, and a memory map keeps the resident size flat
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ def load_images(rows: pd.DataFrame, size_px: int, label: str) -> RGB:
 
     def make(target: Path) -> None:
         images = open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(target)
         with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes without the GIL
             decoded = pool.map(lambda path: _decode(path, size_px), paths)
             for row, image in enumerate(track(decoded, len(paths), label)):
@@ -69,6 +71,14 @@ def load_images(rows: pd.DataFrame, size_px: int, label: str) -> RGB:
 
     images: RGB = np.load(get_or_make(key, ".npy", make, check), mmap_mode="r")
     return images
+
+
+def _reserve(path: Path) -> None:
+    """Give every byte of a sparse file its place on the disk, so that a full one is an OSError
+    here and not a bus error when the memory map is written."""
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def _decode(path: str, size_px: int) -> RGB:

@@ -77,7 +77,7 @@ def inspect_file(path: Path) -> ImageFacts:
         image = open_image(content)
         width, height = image.size
         mode, file_format = image.mode, image.format or ""
-        animated = file_format not in ("JPEG", "MPO") and getattr(image, "is_animated", False)
+        animated = _is_animated(image)
         check_last_scan(content)
         rgb, orientation = decode_reduced(image, REDUCED_PX)
     except (UndecodableImageError, IncompleteJpegError) as error:
@@ -105,9 +105,12 @@ def inspect_files(paths: Sequence[Path], workers: int | None = None) -> list[Ima
     """
     Image.preinit()  # else the threads would race to load Pillow's plugins
     with ThreadPoolExecutor(workers or available_cores()) as pool:
-        facts = list(
-            track(_map_in_order(pool, paths), total=len(paths), label="eda: reading images")
-        )
+        tasks = _map_in_order(pool, paths)
+        try:
+            facts = list(track(tasks, total=len(paths), label="eda: reading images"))
+        except BaseException:  # also Ctrl-C: else leaving the pool would read all the rest first
+            pool.shutdown(cancel_futures=True)
+            raise
     by_hash: dict[str, list[int]] = {}
     for index, fact in enumerate(facts):
         if fact.reduced:
@@ -123,6 +126,14 @@ def _map_in_order(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> Iterator[I
     tasks = [paths[at : at + _FILES_PER_TASK] for at in range(0, len(paths), _FILES_PER_TASK)]
     for facts in pool.map(lambda task: [inspect_file(path) for path in task], tasks):
         yield from facts
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether frames follow the first; the second picture of an MPO is a preview, no frame."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001  a damaged later frame raises a dozen types, and counts for nothing
+        return False
 
 
 def _hash_pixels(rgb: Image.Image, upright_size: tuple[int, int]) -> str:

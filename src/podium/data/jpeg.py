@@ -76,8 +76,7 @@ def check_last_scan(content: bytes) -> None:
     """Check the last of several scans to its end; for all other files it returns at once.
 
     Raises:
-        IncompleteJpegError: data is missing.
-        OSError: Pillow cannot decode it at all.
+        IncompleteJpegError: data is missing, or Pillow cannot decode it at all.
     """
     if content.count(_SCAN_MARKER) < 2:  # most files end here, without the walk
         return
@@ -91,8 +90,11 @@ def check_last_scan(content: bytes) -> None:
 
 
 def _decode_pixels(content: bytes) -> bytes:
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-        return image.tobytes()
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            return image.tobytes()
+    except Exception as error:  # Pillow's decoders raise a dozen types on hostile bytes
+        raise IncompleteJpegError(f"damaged or truncated: {error}") from error
 
 
 def _read_layout(content: bytes) -> _Layout | None:

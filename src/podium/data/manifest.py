@@ -84,7 +84,7 @@ def make_manifest(
             kept.append((row, fact, problem))
     if problems and on_problem == "stop":
         raise ProblemsError(
-            f"{len(problems)} problems in the data; mend them, or set `eda.on_problem: drop` "
+            f"{count_problems(len(problems))} in the data; mend the data, or set `eda.on_problem: drop` "
             "(bad training rows are then left out and recorded, test rows get the class prior):",
             [str(problem) for problem in problems],
         )
@@ -122,13 +122,19 @@ def make_manifest(
     labels = set(manifest.loc[manifest["source"] == TRAIN, "label"])
     if len(labels) < 2:
         raise PodiumError(
-            f"{len(problems)} problems leave training images of {len(labels)} classes: expected at "
-            "least 2; mend the data (`eda.on_problem: stop` lists what is wrong)"
+            f"{count_problems(len(problems))}: what is left are training images of "
+            f"{len(labels)} classes: expected at least 2; mend the data "
+            "(`eda.on_problem: stop` lists what is wrong)"
             if problems
             else f"all training images are of class {min(labels)!r}: expected at least 2 classes"
         )
     dropped = listing.n_train_listed - sources.count(TRAIN)
     return Assembly(manifest, [fact for _, fact, _ in kept], problems, dropped)
+
+
+def count_problems(number: int) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{number} problem{'' if number == 1 else 's'}"
 
 
 def make_problem_table(problems: Sequence[Problem]) -> pd.DataFrame:

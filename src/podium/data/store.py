@@ -1,15 +1,13 @@
 """The store: content-addressed files that can be made again at any time.
 
 It holds what is too big or too short-lived for DVC (decoded images). It stands in the main
-checkout, beside the DVC cache: queued and temporary experiments run in folders that go away, but
-know the main cache from their config, and so share one store.
+checkout: queued and temporary experiments run in folders that go away, and share that store.
 
 Environment: PODIUM_STORE_GB caps its size (default 10); nothing in it changes a result.
 """
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import os
 from collections.abc import Callable
@@ -22,19 +20,15 @@ _DEFAULT_CAP_GB = 10.0
 
 
 def main_root(tree: Path = Path()) -> Path:
-    """The checkout whose DVC cache `tree` uses: `tree` itself, except in queue and temp runs."""
-    for name in ("config.local", "config"):
-        config = tree / ".dvc" / name
-        if not config.exists():
-            continue
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.read(config, encoding="utf-8")
-        place = parser.get("cache", "dir", fallback=None)
-        if place:
-            cache = (config.parent / place.strip().strip("\"'")).resolve()
-            inside_a_checkout = cache.parent.name == ".dvc"
-            return cache.parent.parent if inside_a_checkout else tree.resolve()
-    return tree.resolve()
+    """The checkout that `tree` belongs to: `tree` itself, except in queue and temp runs.
+
+    DVC makes the folders of those below .dvc/tmp/exps of the checkout they were started in.
+    """
+    resolved = tree.resolve()
+    for folder in resolved.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return resolved
 
 
 def store_folder() -> Path:
@@ -61,7 +55,7 @@ def get_or_make(
         if path.exists() and check(path):
             os.utime(path)  # the newest use: what is dropped first is what was used longest ago
             return path
-        fresh = folder / f".{key}.{os.getpid()}{suffix}"
+        fresh = folder / f".{key}{suffix}"  # ours alone by the lock; a killed maker's is overwritten
         try:
             make(fresh)
             os.replace(fresh, path)

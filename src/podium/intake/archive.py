@@ -137,7 +137,7 @@ def check_members(archive: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
         trouble = _trouble(info, path, parts)
         if trouble:
             problems.append(f"{name!r}: {trouble}")
-        elif not path.endswith("/") and not info.is_dir():
+        elif not path.endswith("/"):
             clean = "/".join(parts)
             folded = unicodedata.normalize("NFC", clean).casefold()
             if folded in seen:
@@ -177,6 +177,8 @@ def _true_name(info: zipfile.ZipInfo) -> str | None:
 def _trouble(info: zipfile.ZipInfo, path: str, parts: list[str]) -> str:
     """Why a member is refused, or ""."""
     kind = stat.S_IFMT(info.external_attr >> 16)
+    if not parts and not path.endswith("/"):
+        return "a member without a name"
     if info.flag_bits & _ENCRYPTED_FLAG:
         return "encrypted: unpack it with its password"
     if path.startswith("/") or re.match(r"[A-Za-z]:", path):

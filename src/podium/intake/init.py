@@ -10,7 +10,7 @@ import contextlib
 import errno
 import filecmp
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def init_competition(
         source: folder or .zip; not changed.
         root: top folder of the repository, with params.yaml and .dvc.
         choice: what the user decided where several answers are possible.
-        link: hard links instead of copies where the disk allows.
+        link: hard links instead of copies where the disk and DVC's settings allow.
 
     Raises:
         PodiumError, ProblemsError: the user's to mend; data/raw and params.yaml are as before.
@@ -73,11 +73,11 @@ def init_competition(
             extract_archive(source, folder)
         with _name_source(folder, source):
             base = find_base(folder)
-            name = source.resolve().name if is_folder else source.stem
+            name = _make_name(source, root)
             layout = recognise_layout(base, name, RAW, choice or Choice())
         with _undone_on_failure(raw, work / "old"):
             how = _bring(base, layout.files, root, work, link)
-            _dvc(root, "add", "--quiet", RAW)
+            run_dvc(root, "add", "--quiet", RAW)
             write_competition_block(params_file, layout.params)
     return Intake(
         params=layout.params,
@@ -96,6 +96,14 @@ def _check_source(source: Path, root: Path) -> bool:
     if source.suffix.lower() != ".zip" or not source.is_file():
         raise PodiumError(f"{source}: expected a folder or a .zip; unpack it and give the folder")
     return False
+
+
+def _make_name(source: Path, root: Path) -> str:
+    """The folder's or the zip's name; that of the repository where the files lie in data/raw."""
+    path = source.resolve()
+    if path == (root / RAW).resolve():
+        return root.resolve().name
+    return path.name if path.is_dir() else path.stem
 
 
 @contextlib.contextmanager
@@ -159,11 +167,12 @@ def _bring(base: Path, files: Sequence[str], root: Path, work: Path, link: bool)
         if _holds(raw, base, files):
             return "already there"
         _check_is_demo(root)
-    how = _place(base, files, work / "raw", link)
+    is_ours = base.resolve().is_relative_to(work.resolve())
+    n_linked = _place(base, files, work / "raw", is_ours or (link and _dvc_copies(root)))
     if raw.exists():
         raw.rename(work / "old")
     (work / "raw").rename(raw)
-    return how
+    return "unpacked" if is_ours else f"{len(files) - n_linked} copied, {n_linked} linked"
 
 
 def _holds(raw: Path, base: Path, files: Sequence[str]) -> bool:
@@ -182,39 +191,50 @@ def _check_is_demo(root: Path) -> None:
         raise PodiumError(f"{raw} holds a competition already and is not overwritten: {elsewhere}")
     if not raw.with_name(f"{raw.name}.dvc").exists():
         raise PodiumError(f"{raw} is not tracked by DVC and is not overwritten: {elsewhere}")
-    status = json.loads(_dvc(root, "status", "--json", f"{RAW}.dvc"))
+    status = json.loads(run_dvc(root, "status", "--json", f"{RAW}.dvc"))
     changes = [change for entries in status.values() for change in entries]
     if any("modified" in change.get("changed outs", {}).values() for change in changes):
         raise PodiumError(f"the demo data in {raw} was edited and is not overwritten: {elsewhere}")
 
 
-def _place(base: Path, files: Sequence[str], fresh: Path, link: bool) -> str:
-    """Hard links (or copies) of the files in the new folder `fresh`; links are followed.
+def _dvc_copies(root: Path) -> bool:
+    """Whether `dvc add` leaves a file that it adds alone, and puts a copy in its place.
 
-    `dvc add` puts independent copies in their place: the user's files stay the user's.
+    Set to link its cache, it would make the user's own files read-only and a part of the cache.
+    """
+    settings = run_dvc(root, "config", "--list")
+    return re.search(r"^cache\.type=.*(hard|sym)link", settings, re.MULTILINE) is None
+
+
+def _place(base: Path, files: Sequence[str], fresh: Path, link: bool) -> int:
+    """Link or copy the files to the new folder `fresh`; symbolic links are followed.
+
+    Returns:
+        How many were linked; all or none, unless symbolic links lead to another disk.
     """
     size = sum((base / file).stat().st_size for file in files)
-    same_disk = base.stat().st_dev == fresh.parent.stat().st_dev
     free = shutil.disk_usage(fresh.parent).free
+    same_disk = base.stat().st_dev == fresh.parent.stat().st_dev
     if size > free and not (link and same_disk):
         raise PodiumError(
             f"the files take {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free beside "
             f"{fresh.parent.parent}: free some and run again"
         )
-    copied = 0
     fresh.mkdir()
+    n_linked = 0
     for file in track(files, len(files), "bring files"):
         target = fresh / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (link and _try_link(base / file, target)):
+        if link and _try_link((base / file).resolve(), target):
+            n_linked += 1
+        else:
             shutil.copyfile(base / file, target)
-            copied += 1
-    return f"{copied} copied, {len(files) - copied} hard-linked"
+    return n_linked
 
 
 def _try_link(source: Path, target: Path) -> bool:
     try:
-        os.link(os.path.realpath(source), target)
+        target.hardlink_to(source)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
@@ -222,8 +242,15 @@ def _try_link(source: Path, target: Path) -> bool:
     return True
 
 
-def _dvc(root: Path, *arguments: str) -> str:
-    """Run DVC in `root` and give what it printed."""
+def run_dvc(root: Path, *arguments: str) -> str:
+    """Run DVC in `root`.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        PodiumError: it failed; with its own words.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,

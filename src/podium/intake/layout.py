@@ -57,7 +57,7 @@ class Layout:
 def find_base(folder: Path) -> Path:
     """Go down while all sits below one folder, unless that is itself the training images."""
     while True:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(("._", "__"))]
+        entries = [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
         folders = [path for path in entries if path.is_dir()]
         if len(folders) != 1 or any(_is_content(path) for path in entries):
             return folder

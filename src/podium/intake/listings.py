@@ -235,11 +235,13 @@ def pick_sample(base: Path, listings: Sequence[Listing], choice: Choice) -> List
     """The sample submission; None: there is none.
 
     Raises:
-        PodiumError: the chosen one has no column to fill.
+        PodiumError: the chosen one names no test image, or has no column to fill.
         ProblemsError: several tables could be it.
     """
     if choice.sample is not None:
         chosen = next((item for item in listings if item.name == choice.sample), None)
+        if chosen and not chosen.matched:
+            raise PodiumError(f"{choice.sample}: none of its cells names a test image")
         if chosen and not chosen.other_columns:
             raise PodiumError(f"{choice.sample} has one column: expected ids and predictions")
         return chosen

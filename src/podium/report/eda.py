@@ -19,7 +19,13 @@ import pandas as pd
 from podium.data.duplicates import PLACES, DuplicateGroup, find_duplicates
 from podium.data.inspection import ImageFacts, inspect_files
 from podium.data.listing import TEST, TRAIN, load_listing
-from podium.data.manifest import MANIFEST, Assembly, make_manifest, make_problem_table
+from podium.data.manifest import (
+    MANIFEST,
+    Assembly,
+    count_problems,
+    make_manifest,
+    make_problem_table,
+)
 from podium.data.params import CompetitionParams
 from podium.files import replace_folder, write_csv, write_json, write_text
 from podium.report.eda_baselines import Baseline, Baselines, measure_baselines
@@ -129,7 +135,7 @@ def make_summary(eda: Eda) -> list[str]:
     ]
     if eda.assembly.problems:
         lines.append(
-            f"{len(eda.assembly.problems)} problems: {counts['n_train_dropped']} training rows "
+            f"{count_problems(len(eda.assembly.problems))}: {counts['n_train_dropped']} training rows "
             f"dropped, {counts['n_test_unreadable']} test rows kept (class prior); see {PROBLEMS}"
         )
     lines += [f"warning: {warning}" for warning in eda.warnings[:_WARNINGS_SHOWN]]
@@ -245,7 +251,7 @@ def _make_metrics(
         "n_train_dropped": assembly.n_train_dropped,
         "n_test_unreadable": int((manifest["problem"] != "").sum()),
         "n_odd_files": len(odd_files),
-        "duplicate_groups": {place: int(places[place]) for place in PLACES},
+        "duplicate_groups": {place.replace(" ", "_"): int(places[place]) for place in PLACES},
         "conflicting_groups": sum(group.conflicting for group in duplicates),
         "majority_accuracy": round(baselines.majority, _DECIMALS),
         "baseline_images": baselines.n_images,

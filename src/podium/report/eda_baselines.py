@@ -150,10 +150,12 @@ def _count_hits(
         held_out = folds == fold
         if not held_out.any():
             continue
-        components = min(COMPONENTS, features.shape[1], int((~held_out).sum()) - 1)
+        rows, pixels = int((~held_out).sum()), features.shape[1]
+        # The covariance costs pixels^3 however few the images are.
+        solver = "full" if 2 * rows < pixels else "covariance_eigh"
         model = make_pipeline(
             StandardScaler(),
-            PCA(components, svd_solver="covariance_eigh"),
+            PCA(min(COMPONENTS, pixels, rows - 1), svd_solver=solver),
             LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS),
         )
         with warnings.catch_warnings():

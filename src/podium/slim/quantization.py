@@ -19,6 +19,7 @@ import paddle
 from podium.data.decode import RGB
 from podium.data.preprocessing import Preprocessing
 from podium.engine.inference import INPUT_NAME, ExportedModel, quiet
+from podium.engine.program_file import make_reproducible
 from podium.errors import PodiumError
 
 CALIBRATION_BATCH = 8
@@ -58,7 +59,13 @@ def quantize_static(
             yield {INPUT_NAME: preprocessing.apply(images[start : start + CALIBRATION_BATCH])}
 
     exported = ExportedModel.in_folder(folder, stem)
-    with paddle.pir_utils.OldIrGuard(), warnings.catch_warnings(), quiet():
+    with (
+        paddle.pir_utils.OldIrGuard(),
+        paddle.static.scope_guard(paddle.static.Scope()),
+        paddle.utils.unique_name.guard(),
+        warnings.catch_warnings(),
+        quiet(),
+    ):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
@@ -79,4 +86,5 @@ def quantize_static(
             )
         finally:
             logging.disable(logging.NOTSET)
+    make_reproducible(exported.program)
     return exported

@@ -214,7 +214,7 @@ def _paint_mark(rgb: Field, gloss: Field, mark: Mark, x: Field, y: Field, plan: 
     mask = ramp(1.1, 0.9, distance)
     rgb *= 1 - np.float32(0.30) * mask * (along * dx + across * dy)
     gx, gy = dx - np.float32(0.5) * along, dy - np.float32(0.5) * across
-    gloss += np.float32(0.6) * mask * ramp(0.45, 0.2, np.sqrt(gx * gx + gy * gy))
+    gloss += np.float32(0.45) * mask * ramp(0.45, 0.2, np.sqrt(gx * gx + gy * gy))
 
 
 def _cast_shadow(plan: PhotoPlan, size: int) -> Field:

@@ -1,8 +1,8 @@
 """Textures and soft edges, in plain float32 arithmetic.
 
 Pixels see only + - * / sqrt and comparisons, which IEEE 754 fixes to the last bit (sines are taken
-of a few scalars, in float64): the photos do not depend on the CPU's vector units. All textures are made on a lattice of their own, so that a photo
-shows the same thing at every size.
+of a few scalars, in float64): the photos do not depend on the CPU's vector units. All textures are
+made on a lattice of their own, so that a photo shows the same thing at every size.
 """
 
 from __future__ import annotations

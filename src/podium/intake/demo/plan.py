@@ -26,16 +26,18 @@ DefectKind = Literal["scab", "mould", "greening", "lump"]
 # Severity of a defect = weight x its area in percent of the lemon's outline.
 SEVERITY_WEIGHT: dict[DefectKind, float] = {
     "scab": 1.0,
-    "mould": 2.0,
+    "mould": 1.5,
     "greening": 0.6,
     "lump": 1.0,
 }
 # The most severity one kind can contribute: what can be placed without overlap on one side.
-_MOST_SEVERITY: dict[DefectKind, float] = {"scab": 13.0, "mould": 15.0, "greening": 9.0}
+_MOST_SEVERITY: dict[DefectKind, float] = {"scab": 13.0, "mould": 13.0, "greening": 9.0}
 _MOST_PIECES: dict[DefectKind, int] = {"scab": 7, "mould": 2, "greening": 2}
+# A piece below this severity would be hard to tell from a pore or a drop in a 128 px photo.
+_LEAST_PIECE: dict[DefectKind, float] = {"scab": 1.5, "mould": 2.4, "greening": 2.0}
 
-_SEVERITY_BANDS = ((0.0, 0.3), (2.4, 3.4), (8.5, 11.0), (21.0, 27.0))
-_THRESHOLDS = (1.0, 5.4, 15.2)  # between the bands, near their geometric means
+_SEVERITY_BANDS = ((0.0, 0.3), (3.0, 3.8), (10.0, 12.5), (24.0, 29.0))
+_THRESHOLDS = (1.2, 6.2, 17.5)  # between the bands, near their geometric means
 
 # A defect's centre keeps this far from the outline (1.0), where the lemon turns away from the lens.
 _REACH = 0.86
@@ -310,11 +312,11 @@ def _draw_defects(random: Random, grade: int, marks: tuple[Mark, ...]) -> tuple[
         return ()
     pieces: list[tuple[DefectKind, float]] = []
     if grade > 0 and random.random() < (0.2, 0.35, 0.5)[grade - 1]:
-        lump = min(severity, random.uniform(2.4, 4.2))
+        lump = min(severity, random.uniform(3.0, 4.2))
         pieces.append(("lump", lump))
         severity -= lump
     for kind, part in _share_out(random, grade, severity):
-        most = min(_MOST_PIECES[kind], max(1, int(part)))
+        most = min(_MOST_PIECES[kind], max(1, int(part / _LEAST_PIECE[kind])))
         count = random.randint(max(1, (most + 1) // 2), most)
         weights = [random.uniform(0.6, 1.0) for _ in range(count)]
         pieces += [(kind, part * weight / sum(weights)) for weight in weights]
@@ -341,7 +343,7 @@ def _share_out(random: Random, grade: int, severity: float) -> list[tuple[Defect
     random.shuffle(kinds)
     if grade == 0:
         return [("scab", severity)]
-    wanted = random.randint(1, 3) if grade < 3 else random.randint(2, 3)
+    wanted = random.randint(*((1, 2), (1, 3), (2, 3))[grade - 1])
     while sum(_MOST_SEVERITY[kind] for kind in kinds[:wanted]) < severity:
         wanted += 1
     chosen = kinds[:wanted]

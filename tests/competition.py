@@ -1,0 +1,181 @@
+"""A whole Podium repository in miniature: for tests that run the DAG as its user does.
+
+In: the files of this tree that git would commit. Out: a git clone with a small demo competition,
+tracked by DVC and committed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from podium.files import PARTIAL
+
+ROOT = Path(__file__).resolve().parents[1]
+RAW = Path("data/raw")
+
+# Lines of params.yaml that make a run short: what stands there -> what stands in the clone.
+SHORT_RUN = {
+    "epochs: 30 ": "epochs: 2 ",
+    "image_size: 128 ": "image_size: 32 ",
+    "bootstrap_draws: 2000 ": "bootstrap_draws: 100 ",
+    "quantize: int8 ": "quantize: none ",
+}
+DEMO = ("--demo-train", "96", "--demo-test", "16", "--demo-size", "48")
+
+
+def make_clone(
+    folder: Path,
+    edits: Mapping[str, str] = SHORT_RUN,
+    demo: Sequence[str] = DEMO,
+    root: Path = ROOT,
+) -> Path:
+    """A committed repository in `folder` with the files of `root` and a demo competition.
+
+    Args:
+        folder: does not exist yet.
+        edits: text of params.yaml -> its replacement.
+        demo: what `podium init --demo` is told.
+        root: the tree to copy: tracked files and new ones, nothing that git ignores.
+    """
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in listed:
+        source = root / name
+        # A deleted file is still listed; a committed run of the big demo is not this one's.
+        if not source.is_file() or name == "dvc.lock" or name.endswith(".dvc"):
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+    edit(folder / "params.yaml", edits)
+    run(folder, "git", "init", "--quiet")
+    # Experiments are commits, and a commit needs an author.
+    for key, value in {"name": "Test", "email": "test@example.com"}.items():
+        run(folder, "git", "config", f"user.{key}", value)
+    run(folder, "git", "config", "commit.gpgsign", "false")
+    run(folder, sys.executable, "-m", "podium.cli", "init", "--demo", *demo)
+    commit(folder)
+    return folder
+
+
+@functools.cache
+def make_plain_run(folder: Path) -> tuple[Path, str]:
+    """A clone in `folder` after its first `dvc repro`, committed, and what dvc said.
+
+    Made once a process, for all tests that ask with one folder; without a network, where that can
+    be had. To be changed only as a copy.
+    """
+    clone = make_clone(folder)
+    said = run(clone, *offline_prefix(), sys.executable, "-m", "dvc", "repro")
+    commit(clone)
+    return clone, said
+
+
+def copy_clone(clone: Path, folder: Path) -> Path:
+    """`clone` with its cache and outputs, as `folder`; a running queue is not copied."""
+    subprocess.run(["cp", "-a", str(clone), str(folder)], check=True)
+    return folder
+
+
+def edit(path: Path, edits: Mapping[str, str]) -> None:
+    """Replace pieces of a text, each of which must be there."""
+    text = path.read_text(encoding="utf-8")
+    for old, new in edits.items():
+        assert old in text, f"{path} has no {old!r}"
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def commit(clone: Path, message: str = "state") -> None:
+    """Commit all that git does not ignore."""
+    run(clone, "git", "add", "--all")
+    run(clone, "git", "commit", "--quiet", "--allow-empty", "-m", message)
+
+
+def environment(clone: Path) -> dict[str, str]:
+    """What commands see: this interpreter's programs first on PATH, DVC's scratch beside the clone.
+
+    The place of the scratch follows from the clone, so that no two clones share one.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    kept.pop("PYTHONPATH", None)  # the clone runs its own code
+    scratch = clone.parent / f"{clone.name}.dvc-scratch"
+    return {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "DVC_SITE_CACHE_DIR": str(scratch),
+        "DVC_GLOBAL_CONFIG_DIR": str(scratch / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(scratch / "system"),
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+def offline_prefix() -> list[str]:
+    """Words that run a command in a network namespace with no way out; empty where there is none."""
+    words = ["unshare", "--map-root-user", "--net"]
+    tried = shutil.which(words[0]) and subprocess.run([*words, "true"], capture_output=True)
+    return words if tried and tried.returncode == 0 else []
+
+
+def start(clone: Path, *words: str, **more: Any) -> subprocess.Popen[str]:
+    """Start a command in the clone, its stdout and stderr in one pipe; `dvc` is this one's dvc."""
+    command = [sys.executable, "-m", *words] if words[0] == "dvc" else list(words)
+    return subprocess.Popen(
+        command,
+        cwd=clone,
+        env=environment(clone),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **more,
+    )
+
+
+def run_any(clone: Path, *words: str, **more: Any) -> tuple[int, str]:
+    """Run a command to its end; its exit code and all that it said."""
+    process = start(clone, *words, **more)
+    said, _ = process.communicate(timeout=240)
+    return process.returncode, said
+
+
+def run(clone: Path, *words: str, **more: Any) -> str:
+    """Run a command that must succeed; what it said."""
+    code, said = run_any(clone, *words, **more)
+    assert code == 0, f"{' '.join(words)} ended with {code}:\n{said}"
+    return said
+
+
+def stages_run(said: str) -> list[str]:
+    """The stages that `dvc repro` or `dvc exp run` started, in order."""
+    lines = (line.strip() for line in said.splitlines())
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
+
+
+def error_lines(said: str) -> list[str]:
+    """The lines that stages and `podium` complain with."""
+    return [line for line in said.splitlines() if line.startswith("error: ")]
+
+
+def half_written(clone: Path) -> list[str]:
+    """Leftovers of writing, anywhere."""
+    return sorted(str(path.relative_to(clone)) for path in clone.rglob(f"*{PARTIAL}"))
+
+
+def metrics(clone: Path, stage: str) -> Any:
+    """What metrics/`stage`.json holds."""
+    return json.loads((clone / "metrics" / f"{stage}.json").read_text(encoding="utf-8"))

@@ -1,0 +1,302 @@
+"""The training loop, its batches and the fast way through a net."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podium.data.augment import make_augment
+from podium.engine.batches import FeatureSource, ImageSource, count_steps, epoch_batches
+from podium.engine.curves import EpochRow, make_curve
+from podium.engine.inference import ExportedModel, Predictor, export, run_network
+from podium.engine.optimization import build_optimizer, learning_rate
+from podium.engine.params import TrainParams
+from podium.engine.training import Recipe, TrainingData, train
+from podium.engine.weights import read_state
+from podium.errors import PodiumError
+from podium.models.networks import build_head, build_network, make_preprocessing
+from podium.tasks.classification.data import ClassificationData
+from podium.tasks.classification.net import ClassificationNet
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def params(**changes: object) -> TrainParams:
+    values = {
+        "optimizer": "adamw",
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_epochs": 1.0,
+        "label_smoothing": 0.0,
+        "augment": "none",
+        "patience": 0,
+    }
+    return TrainParams.model_validate({**values, **changes})
+
+
+# --- batches
+
+
+@given(
+    rows=st.lists(st.integers(0, 20), min_size=1, max_size=60),
+    batch_size=st.integers(1, 17),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(1, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_uses_every_row_once(
+    rows: list[int], batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = list(epoch_batches(np.array(rows, np.int64), batch_size, seed, epoch))
+    assert Counter(row for batch, _ in batches for row in batch) == Counter(rows)
+    assert len(batches) == count_steps(len(rows), batch_size)
+    uses = [(row, use) for batch, counts in batches for row, use in zip(batch, counts, strict=True)]
+    assert len(set(uses)) == len(uses), "two uses of an image must draw different augmentations"
+
+
+def test_epochs_differ_and_repeat() -> None:
+    rows = np.arange(50)
+    first = [b for b, _ in epoch_batches(rows, 8, 0, 1)]
+    assert first == [b for b, _ in epoch_batches(rows, 8, 0, 1)]
+    assert first != [b for b, _ in epoch_batches(rows, 8, 0, 2)]
+    assert first != [b for b, _ in epoch_batches(rows, 8, 1, 1)]
+
+
+def test_augmentation_is_a_function_of_its_four_arguments() -> None:
+    augment = make_augment("light", seed=0)
+    assert augment is not None
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    first = augment(image, 1, "a", 0)
+    for other in ((2, "a", 0), (1, "b", 0), (1, "a", 1)):
+        assert not np.array_equal(first, augment(image, *other))
+    assert np.array_equal(first, augment(image, 1, "a", 0))
+    other_seed = make_augment("light", seed=1)
+    assert other_seed is not None
+    assert not np.array_equal(first, other_seed(image, 1, "a", 0))
+    assert make_augment("none", 0) is None
+
+
+def test_judging_sees_no_augmentation() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
+    preprocessing = make_preprocessing("resnet18", 16)
+    source = ImageSource(images, list("abcd"), preprocessing, make_augment("light", 0))
+    assert np.array_equal(source.plain_inputs([1, 3]), preprocessing.apply(images[[1, 3]]))
+    assert not np.array_equal(
+        source.training_inputs([1, 3], [0, 0], 1), source.plain_inputs([1, 3])
+    )
+
+
+# --- schedule and optimiser
+
+
+def test_cosine_with_warm_up() -> None:
+    lrs = [learning_rate(1.0, step, 100, 10, "cosine") for step in range(100)]
+    assert lrs[:10] == pytest.approx(np.linspace(0.1, 1.0, 10))
+    assert lrs[10] == 1.0
+    assert lrs[55] == pytest.approx(0.5)
+    assert 0 < lrs[99] < 0.001
+    assert learning_rate(1.0, 99, 100, 10, "constant") == 1.0
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_decay_spares_norm_and_bias(name: str) -> None:
+    """With a zero gradient only weight decay moves a parameter."""
+    paddle.seed(0)
+    network = paddle.nn.Sequential(paddle.nn.Linear(3, 3), paddle.nn.BatchNorm1D(3))
+    network[0].bias.set_value(paddle.ones([3]))
+    before = read_state(network)
+    optimizer = build_optimizer(network, params(optimizer=name, weight_decay=0.5), 0.1)
+    for parameter in network.parameters():
+        parameter.grad = paddle.zeros_like(parameter)
+    optimizer.step()
+    after = read_state(network)
+    assert not np.array_equal(before["0.weight"], after["0.weight"])
+    for spared in ("0.bias", "1.weight", "1.bias"):
+        assert np.array_equal(before[spared], after[spared])
+
+
+# --- the loop
+
+
+def toy(n: int = 90, k: int = 3) -> tuple[TrainingData, ClassificationData]:
+    rng = np.random.default_rng(0)
+    targets = np.arange(n) % k
+    features = rng.normal(size=(n, 8)).astype(np.float32)
+    features[np.arange(n), targets] += 3
+    task = ClassificationData(tuple("abc"[:k]), ordinal=False)
+    data = TrainingData(
+        source=FeatureSource(features),
+        targets=targets,
+        train_rows=np.arange(60),
+        val_rows=list(range(60, n)),
+        score=lambda outputs, t: task.score(task.predictions(outputs), t),
+    )
+    return data, task
+
+
+def run_toy(recipe: Recipe) -> tuple[paddle.nn.Layer, TrainingData, ClassificationData, object]:
+    data, task = toy()
+    paddle.seed(1)
+    head = build_head(8, 3, 0.1)
+    net_task = ClassificationNet(3, recipe.params.label_smoothing)
+    trained = train(head, net_task, data, recipe, task.primary, lambda row: None)
+    return head, data, task, trained
+
+
+def test_learns_and_keeps_the_best_epoch() -> None:
+    head, data, task, trained = run_toy(Recipe(params(), 0.05, 12, 16, 0))
+    scores = [row.val_score for row in trained.curve]  # type: ignore[attr-defined]
+    assert trained.best_score == max(scores) > 0.85  # type: ignore[attr-defined]
+    assert scores.index(max(scores)) + 1 == trained.best_epoch  # type: ignore[attr-defined]
+    head.eval()
+    outputs = np.array(head(paddle.to_tensor(data.source.plain_inputs(data.val_rows))))
+    score = task.score(task.predictions(outputs), data.targets[data.val_rows])
+    assert score == trained.best_score, "the network must be left in its best state"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_same_seed_same_bits(optimizer: str) -> None:
+    recipe = Recipe(params(optimizer=optimizer, label_smoothing=0.1), 0.05, 3, 16, 0)
+    first, second = (read_state(run_toy(recipe)[0]) for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_patience_stops_early() -> None:
+    _, _, _, trained = run_toy(Recipe(params(patience=2), 0.05, 50, 16, 0))
+    epochs = len(trained.curve)  # type: ignore[attr-defined]
+    assert epochs == trained.best_epoch + 2 < 50  # type: ignore[attr-defined]
+
+
+def test_a_loss_that_explodes_stops_with_what_to_try() -> None:
+    recipe = Recipe(params(optimizer="sgd", warmup_epochs=0.0), 1e38, 3, 16, 0)
+    with pytest.raises(
+        PodiumError, match=r"the loss became .* epoch 1, step \d, at lr .*e\+37: try"
+    ):
+        run_toy(recipe)
+
+
+def test_label_smoothing_is_the_papers_formula() -> None:
+    logits = paddle.to_tensor(np.array([[2.0, -1.0, 0.5]], np.float32))
+    log_p = np.log(np.exp([2.0, -1.0, 0.5]) / np.exp([2.0, -1.0, 0.5]).sum())
+    target = np.array([0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3])
+    loss = ClassificationNet(3, 0.1).loss(logits, paddle.to_tensor([1]))
+    assert float(loss) == pytest.approx(-(target * log_p).sum(), rel=1e-5)
+    hard = ClassificationNet(3, 0.0).loss(logits, paddle.to_tensor([1]))
+    assert float(hard) == pytest.approx(-log_p[1], rel=1e-5)
+
+
+def test_curve_is_rounded_for_git() -> None:
+    frame = make_curve([EpochRow(1, 1 / 3, 2 / 3, 0.5, 1e-7 / 3)])
+    assert frame.iloc[0].tolist() == [1, 0.333333, 0.666667, 0.5, 3.33333e-08]
+
+
+# --- inference
+
+
+@pytest.fixture(scope="module", params=["efficientnet_lite0", "resnet18"])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[paddle.nn.Layer, ExportedModel, np.ndarray]:
+    paddle.seed(0)
+    network = build_network(request.param, False, outputs=3, dropout=0.3)
+    network.eval()
+    inputs = np.random.default_rng(0).normal(size=(9, 3, 64, 64)).astype(np.float32)
+    return network, export(network, 64, tmp_path_factory.mktemp("export")), inputs
+
+
+def test_exported_equals_eager(exported: tuple[paddle.nn.Layer, ExportedModel, np.ndarray]) -> None:
+    network, model, inputs = exported
+    with paddle.no_grad():
+        eager = np.array(network(paddle.to_tensor(inputs)))
+    assert Predictor(model).run(inputs) == pytest.approx(eager, rel=1e-3, abs=1e-4)
+
+
+def test_threads_and_batch_size_do_not_change_bits(
+    exported: tuple[paddle.nn.Layer, ExportedModel, np.ndarray],
+) -> None:
+    _, model, inputs = exported
+    one = Predictor(model, threads=1).run(inputs)
+    assert np.array_equal(one, Predictor(model, threads=2).run(inputs))
+    single = Predictor(model, threads=1)
+    assert np.array_equal(one, np.concatenate([single.run(inputs[i : i + 1]) for i in range(9)]))
+
+
+def test_export_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    """A network is exported after training and may train on."""
+    paddle.seed(0)
+    network = build_network("mobilenet_v3_small", False, outputs=3, dropout=0.0)
+    inputs = paddle.to_tensor(np.zeros((2, 3, 32, 32), np.float32))
+    network.eval()
+    before = np.array(network(inputs))
+    export(network, 32, tmp_path)
+    assert np.array_equal(before, np.array(network(inputs)))
+    (tmp_path / "again").mkdir()
+    export(network, 32, tmp_path / "again")
+    names = ("model.pdmodel", "model.pdiparams")
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted(names)
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert str(ROOT).encode() not in (tmp_path / "model.pdmodel").read_bytes()
+    network.train()
+    network(inputs).sum().backward()
+    assert network.head[1].weight.grad is not None
+
+
+def test_run_network_has_a_row_per_image() -> None:
+    paddle.seed(0)
+    network = build_network("mobilenet_v3_small", False, outputs=3, dropout=0.0)
+    images = np.random.default_rng(0).integers(0, 255, (33, 32, 32, 3), dtype=np.uint8)
+    preprocessing = make_preprocessing("mobilenet_v3_small", 32)
+    assert run_network(network, images, preprocessing, "test").shape == (33, 3)
+
+
+TRAIN_BRIEFLY = """
+import sys; sys.path.insert(0, "src")
+from podium.runtime import configure_math; configure_math()
+import hashlib, numpy as np, paddle
+from podium.models.networks import build_network
+from podium.engine.optimization import build_optimizer
+from podium.engine.weights import read_state
+from tests.test_engine import params
+paddle.seed(0)
+network = build_network("resnet18", False, 3, 0.2)
+optimizer = build_optimizer(network, params(), 1e-3)
+x = paddle.to_tensor(np.random.default_rng(0).normal(size=(16, 3, 48, 48)).astype("float32"))
+y = paddle.to_tensor(np.arange(16) % 3)
+for _ in range(3):
+    loss = paddle.nn.functional.cross_entropy(network(x), y)
+    loss.backward(); optimizer.step(); optimizer.clear_grad()
+digest = hashlib.sha256()
+for name, values in read_state(network).items():
+    digest.update(name.encode() + values.tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be withheld here")
+def test_training_bits_do_not_depend_on_the_core_count() -> None:
+    """The same steps on all cores and on one, in fresh processes."""
+    hashes = set()
+    for cores in (os.sched_getaffinity(0), {min(os.sched_getaffinity(0))}):
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN_BRIEFLY],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),  # type: ignore[misc]
+        )
+        hashes.add(done.stdout.strip().splitlines()[-1])
+    assert len(hashes) == 1
+    assert len(hashes.pop()) == hashlib.sha256().digest_size * 2

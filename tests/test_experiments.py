@@ -1,0 +1,228 @@
+"""Params and experiments, as the commands of the README, in a clone with a small competition.
+
+One plain run and one experiment are shared by the tests that only look; a test that changes
+something works on its own copy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.competition import (
+    copy_clone,
+    edit,
+    error_lines,
+    half_written,
+    make_plain_run,
+    metrics,
+    offline_prefix,
+    run,
+    run_any,
+    stages_run,
+)
+
+pytestmark = pytest.mark.dag
+
+STAGES = ["eda", "split", "label_shuffle", "features", "train", "evaluate", "compress", "submit"]
+FROM_TRAIN = STAGES[4:]
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A clone after its first `dvc repro`, and what dvc said."""
+    return make_plain_run(tmp_path_factory.getbasetemp() / "plain run")
+
+
+@pytest.fixture(scope="module")
+def experiment(
+    plain_run: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A copy after `dvc exp run -S lr=3e-4`, and what dvc said."""
+    clone = copy_clone(plain_run[0], tmp_path_factory.mktemp("experiment") / "clone")
+    return clone, run(clone, "dvc", "exp", "run", "-S", "lr=3e-4")
+
+
+@pytest.fixture
+def copy(plain_run: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of the plain run, to be changed."""
+    return copy_clone(plain_run[0], tmp_path / "clone")
+
+
+def experiments(clone: Path) -> dict[str, dict[str, Any]]:
+    """Name -> params and metrics of each finished experiment in `dvc exp show`."""
+    # A warning may stand before the JSON.
+    said = run(clone, "dvc", "exp", "show", "--json")
+    rows = json.loads(said[said.index("[") :])
+    found = {}
+    for row in rows:
+        for group in row["experiments"] or []:
+            last = group["revs"][0]
+            data = last["data"]
+            if data is None:
+                raise AssertionError(f"{group['name']} failed: {last['error']}")
+            found[group["name"]] = {
+                "params": data["params"]["params.yaml"]["data"],
+                "metrics": {
+                    Path(name).stem: values["data"] for name, values in data["metrics"].items()
+                },
+            }
+    return found
+
+
+def test_first_repro_runs_every_stage(plain_run: tuple[Path, str]) -> None:
+    clone, said = plain_run
+    assert stages_run(said) == STAGES
+    assert half_written(clone) == []
+    assert run(clone, "git", "status", "--short") == ""
+
+
+def test_whole_run_needs_no_network(plain_run: tuple[Path, str]) -> None:
+    if not offline_prefix():
+        pytest.skip("this machine gives no network namespace: unshare --map-root-user --net fails")
+    assert stages_run(plain_run[1]) == STAGES  # it ran in one
+
+
+def test_second_repro_does_nothing(plain_run: tuple[Path, str]) -> None:
+    said = run(plain_run[0], "dvc", "repro")
+    assert stages_run(said) == []
+    assert "up to date" in said
+
+
+def test_lr_runs_train_and_what_follows(experiment: tuple[Path, str]) -> None:
+    clone, said = experiment
+    assert stages_run(said) == FROM_TRAIN
+    assert json.loads((clone / "models/card.json").read_text())["params"]["lr"] == 3e-4
+
+
+def test_exp_show_lists_the_experiment(experiment: tuple[Path, str]) -> None:
+    (found,) = experiments(experiment[0]).values()
+    assert found["params"]["lr"] == 3e-4
+    assert found["metrics"]["evaluate"]["accuracy"] == metrics(experiment[0], "evaluate")["accuracy"]
+
+
+def test_params_diff_shows_lr(experiment: tuple[Path, str]) -> None:
+    said = run(experiment[0], "dvc", "params", "diff", "--json")
+    change = json.loads(said)
+    assert list(change) == ["params.yaml"]
+    assert list(change["params.yaml"]) == ["lr"]
+    assert (change["params.yaml"]["lr"]["old"], change["params.yaml"]["lr"]["new"]) == (3e-3, 3e-4)
+
+
+def test_metrics_diff_shows_numbers(experiment: tuple[Path, str]) -> None:
+    said = json.loads(run(experiment[0], "dvc", "metrics", "diff", "--json"))
+    change = said["metrics/evaluate.json"]["log_loss"]
+    assert change["new"] - change["old"] == pytest.approx(change["diff"])
+    assert change["diff"] != 0
+
+
+def test_plots_diff_writes_a_page(experiment: tuple[Path, str]) -> None:
+    clone = experiment[0]
+    run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "-o", "plots")
+    page = (clone / "plots" / "index.html").read_text()
+    for plot in ("train/curve.csv", "evaluate/confusion.csv", "evaluate/reliability.csv"):
+        assert f"reports/{plot}" in page or plot.replace("/", "_") in page, plot
+    shutil.rmtree(clone / "plots")
+
+
+def wait_for_queue(clone: Path, seconds: float) -> str:
+    """`dvc queue status` once no task is queued or running."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        said = run(clone, "dvc", "queue", "status")
+        if "Queued" not in said and "Running" not in said:
+            return said
+        time.sleep(1)
+    raise AssertionError(f"the queue did not end in {seconds:.0f} s:\n{said}")
+
+
+@pytest.fixture
+def queue(copy: Path) -> Iterator[Path]:
+    """A copy whose queue workers end with the test."""
+    yield copy
+    run_any(copy, "dvc", "queue", "stop", "--kill")
+
+
+def test_queue_and_temp_run_the_code_they_were_given(queue: Path) -> None:
+    run(queue, "dvc", "exp", "run", "--queue", "-S", "lr=1e-4,3e-4,1e-3")
+    stored = {path: path.stat().st_ino for path in (queue / ".podium/store").glob("*.npy")}
+    assert stored
+    # Code that the queued experiments must not see, and the temporary one must.
+    edit(queue / "src/podium/engine/fit.py", {'"best_epoch":': '"edited": 1, "best_epoch":'})
+    run(queue, "dvc", "queue", "start", "-j", "2")
+    status = wait_for_queue(queue, seconds=200)
+    assert status.count("Success") == 3, status
+    found = experiments(queue)
+    assert sorted(e["params"]["lr"] for e in found.values()) == [1e-4, 3e-4, 1e-3]
+    assert len({e["metrics"]["evaluate"]["log_loss"] for e in found.values()}) == 3
+    assert not any("edited" in e["metrics"]["train"] for e in found.values())
+
+    said = run(queue, "dvc", "exp", "run", "--temp", "-S", "lr=2e-3")
+    assert stages_run(said)[-4:] == FROM_TRAIN
+    (new,) = experiments(queue).keys() - found.keys()
+    assert experiments(queue)[new]["metrics"]["train"]["edited"] == 1
+
+    # What is shared and what is looked at while it runs stands in the checkout of the user.
+    logs = {path.name for path in (queue / ".podium/visualdl").iterdir()}
+    assert logs == {"workspace", new, *found}
+    now = {path: path.stat().st_ino for path in (queue / ".podium/store").glob("*.npy")}
+    assert now == stored, "decoded again, although the store had it"
+    assert half_written(queue) == []
+
+
+def test_compress_key_runs_compress_and_submit(copy: Path) -> None:
+    said = run(copy, "dvc", "exp", "run", "-S", "compress.quantize=int8")
+    assert stages_run(said) == ["compress", "submit"]
+    assert "int8" in metrics(copy, "compress")
+
+
+def test_size_limit_trains_nothing(copy: Path) -> None:
+    said = run(copy, "dvc", "exp", "run", "-S", "competition.max_model_mb=20")
+    # eda checks the competition's whole block; what it finds is the same.
+    assert stages_run(said) == ["eda", "submit"]
+
+
+def test_mistyped_override_is_refused(copy: Path) -> None:
+    code, said = run_any(copy, "dvc", "exp", "run", "-S", "lrr=1")
+    assert code != 0
+    assert "lrr" in said
+    assert stages_run(said) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("folds: 5 ", "folds: 1 ", "split.folds: expected greater than or equal to 2, got 1"),
+        ("folds: 5 ", "folds: five ", "split.folds: expected a valid integer, got 'five'"),
+        (
+            "folds: 5 ",
+            "folds: 4\n  fold: 3 ",
+            "unknown key 'split.fold'; did you mean 'folds'?",
+        ),
+    ],
+    ids=["range", "type", "typo"],
+)
+def test_bad_value_stops_the_stage_with_one_line(
+    copy: Path, old: str, new: str, words: str
+) -> None:
+    edit(copy / "params.yaml", {old: new})
+    code, said = run_any(copy, "dvc", "repro")
+    assert code not in (0, 2)  # dvc's own
+    assert "exited with 2" in said
+    assert error_lines(said) == [f"error: split: params.yaml: {words}"]
+    assert "Traceback" not in said
+    assert stages_run(said) == ["split"]
+
+
+def test_podium_run_checks_all_of_params_first(copy: Path) -> None:
+    # A key that no stage declares makes none of them dirty: dvc alone would not notice it.
+    edit(copy / "params.yaml", {"lr: 3e-3 ": "lrr: 1\nlr: 3e-3 "})
+    code, said = run_any(copy, "podium", "run")
+    assert code == 2
+    assert said == "error: params.yaml: unknown key 'lrr'; did you mean 'lr'?\n"
