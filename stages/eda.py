@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from podium.data.params import CompetitionParams, EdaParams
+from podium.data.params import EdaParams, ListingParams
 from podium.params import Params, Seed, load_params
 from podium.report.eda import make_eda, make_summary, write_eda
 from podium.report.eda_page import make_page
@@ -15,7 +15,7 @@ class EdaStageParams(Params):
     """What this stage reads of params.yaml."""
 
     seed: Seed
-    competition: CompetitionParams
+    competition: ListingParams
     eda: EdaParams
 
 

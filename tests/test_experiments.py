@@ -104,7 +104,9 @@ def test_lr_runs_train_and_what_follows(experiment: tuple[Path, str]) -> None:
 def test_exp_show_lists_the_experiment(experiment: tuple[Path, str]) -> None:
     (found,) = experiments(experiment[0]).values()
     assert found["params"]["lr"] == 3e-4
-    assert found["metrics"]["evaluate"]["accuracy"] == metrics(experiment[0], "evaluate")["accuracy"]
+    assert (
+        found["metrics"]["evaluate"]["accuracy"] == metrics(experiment[0], "evaluate")["accuracy"]
+    )
 
 
 def test_params_diff_shows_lr(experiment: tuple[Path, str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from podium.data.ids import IdResolver, is_image_name, list_images
-from podium.data.params import CompetitionParams
+from podium.data.params import ListingParams
 from podium.data.table import Table, check_declared_header, read_table
 from podium.errors import PodiumError, did_you_mean
 
@@ -77,7 +77,7 @@ class Listing:
     n_train_listed: int = 0
 
 
-def load_listing(root: Path, competition: CompetitionParams) -> Listing:
+def load_listing(root: Path, competition: ListingParams) -> Listing:
     """Read the CSVs and the folders' names.
 
     Args:
@@ -142,7 +142,7 @@ def _leave_out(files: list[str], folder: str, other: str) -> list[str]:
 
 
 def _add_class_folders(
-    listing: Listing, competition: CompetitionParams, files: Sequence[str]
+    listing: Listing, competition: ListingParams, files: Sequence[str]
 ) -> set[str]:
     """Add a row for each image; returns the images of folders that are no class."""
     folder = PurePosixPath(competition.source, competition.train_images)
@@ -165,7 +165,7 @@ def _add_class_folders(
 
 
 def _add_train_csv(
-    listing: Listing, root: Path, competition: CompetitionParams, files: Sequence[str]
+    listing: Listing, root: Path, competition: ListingParams, files: Sequence[str]
 ) -> None:
     assert competition.train_csv is not None  # the caller's branch
     path = root / competition.source / competition.train_csv
@@ -209,7 +209,7 @@ def _add_train_csv(
 def _add_test(
     listing: Listing,
     root: Path,
-    competition: CompetitionParams,
+    competition: ListingParams,
     files: Sequence[str],
     in_train: set[str],
 ) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from podium.params import Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
-class CompetitionParams(Section):
-    """What the organiser gave out. `podium init` writes it; the user mends it."""
+class ListingParams(Section):
+    """Where the competition's files are and what they list: the keys that eda reads.
+
+    The rest of the section is CompetitionParams' business, and is passed over here.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     name: str
-    task: Literal["classification"]
     # The folder, inside the repository and tracked by DVC, that all paths below are relative to.
     source: str
     # null: the training images stand in one folder per class below train_images.
@@ -33,13 +37,9 @@ class CompetitionParams(Section):
     sample_header: bool
     # The label vocabulary in the order of the net's outputs; for ordinal grades, from low to high.
     classes: Annotated[Names, Field(min_length=2)]
-    ordinal: bool
-    # label: one class name a row; probability: one column a class, headed by its name.
-    submission: Literal["label", "probability"]
-    max_model_mb: Annotated[float, Field(gt=0)] | None
 
     @model_validator(mode="after")
-    def _check_columns(self) -> CompetitionParams:
+    def _check_columns(self) -> ListingParams:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"each class once in competition.classes, got {list(self.classes)}")
         if self.train_csv is None:
@@ -55,6 +55,18 @@ class CompetitionParams(Section):
                     f"competition.{name} to be {kind} (csv_header is {self.csv_header}), got {value!r}"
                 )
         return self
+
+
+class CompetitionParams(ListingParams):
+    """What the organiser gave out. `podium init` writes it; the user mends it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: Literal["classification"]
+    ordinal: bool
+    # label: one class name a row; probability: one column a class, headed by its name.
+    submission: Literal["label", "probability"]
+    max_model_mb: Annotated[float, Field(gt=0)] | None
 
 
 class DataParams(Section):

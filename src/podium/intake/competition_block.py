@@ -46,7 +46,8 @@ def make_competition_block(params: CompetitionParams) -> str:
 
     It is written as DVC itself would, so that `dvc exp run -S` leaves the text as it is.
     """
-    block = CommentedMap(params.model_dump(mode="json"))
+    values = params.model_dump(mode="json")
+    block = CommentedMap((key, values[key]) for key in COMMENTS)
     block["classes"] = _make_list(block["classes"])
     for key, comment in COMMENTS.items():
         block.yaml_set_comment_before_after_key(key, before=comment, indent=2)

@@ -26,8 +26,8 @@ from podium.data.manifest import (
     make_manifest,
     make_problem_table,
 )
-from podium.data.params import CompetitionParams
-from podium.files import replace_folder, write_csv, write_json, write_text
+from podium.data.params import ListingParams
+from podium.files import write_csv, write_json, write_text
 from podium.report.eda_baselines import Baseline, Baselines, measure_baselines
 
 PROBLEMS = Path("data/problems.csv")
@@ -68,7 +68,7 @@ class Eda:
 
 
 def make_eda(
-    root: Path, competition: CompetitionParams, on_problem: Literal["stop", "drop"], seed: int
+    root: Path, competition: ListingParams, on_problem: Literal["stop", "drop"], seed: int
 ) -> Eda:
     """Read, check and measure everything that needs no net.
 
@@ -116,13 +116,12 @@ def make_eda(
 
 
 def write_eda(root: Path, eda: Eda, page: str) -> None:
-    """Write the manifest, the problems, metrics/eda.json and the folder reports/eda."""
+    """Write the manifest, the problems, metrics/eda.json and reports/eda/."""
     write_csv(root / MANIFEST, eda.assembly.manifest)
     write_csv(root / PROBLEMS, make_problem_table(eda.assembly.problems))
-    with replace_folder(root / REPORT) as folder:
-        for name, table in eda.tables.items():
-            write_csv(folder / f"{name}.csv", table)
-        write_text(folder / PAGE.name, page)
+    for name, table in eda.tables.items():
+        write_csv(root / REPORT / f"{name}.csv", table)
+    write_text(root / PAGE, page)
     write_json(root / METRICS, eda.metrics)
 
 

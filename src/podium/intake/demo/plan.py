@@ -28,7 +28,7 @@ SEVERITY_WEIGHT: dict[DefectKind, float] = {
     "scab": 1.0,
     "mould": 1.5,
     "greening": 0.6,
-    "lump": 1.0,
+    "lump": 2.5,
 }
 # The most severity one kind can contribute: what can be placed without overlap on one side.
 _MOST_SEVERITY: dict[DefectKind, float] = {"scab": 13.0, "mould": 13.0, "greening": 9.0}
@@ -36,8 +36,11 @@ _MOST_PIECES: dict[DefectKind, int] = {"scab": 7, "mould": 2, "greening": 2}
 # A piece below this severity would be hard to tell from a pore or a drop in a 128 px photo.
 _LEAST_PIECE: dict[DefectKind, float] = {"scab": 1.5, "mould": 2.4, "greening": 2.0}
 
-_SEVERITY_BANDS = ((0.0, 0.3), (3.0, 3.8), (10.0, 12.5), (24.0, 29.0))
+_SEVERITY_BANDS = ((0.0, 0.3), (3.2, 4.1), (10.0, 12.5), (24.0, 29.0))
 _THRESHOLDS = (1.2, 6.2, 17.5)  # between the bands, near their geometric means
+
+# A lump all but makes grade 2 by itself.
+_LUMP_CHANCE = (0.0, 0.0, 0.4, 0.5)
 
 # A defect's centre keeps this far from the outline (1.0), where the lemon turns away from the lens.
 _REACH = 0.86
@@ -311,8 +314,8 @@ def _draw_defects(random: Random, grade: int, marks: tuple[Mark, ...]) -> tuple[
     if grade == 0 and random.random() < 0.5:
         return ()
     pieces: list[tuple[DefectKind, float]] = []
-    if grade > 0 and random.random() < (0.2, 0.35, 0.5)[grade - 1]:
-        lump = min(severity, random.uniform(3.0, 4.2))
+    if random.random() < _LUMP_CHANCE[grade]:
+        lump = random.uniform(8.0, 10.0)
         pieces.append(("lump", lump))
         severity -= lump
     for kind, part in _share_out(random, grade, severity):
