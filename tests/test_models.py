@@ -7,7 +7,7 @@ import pickle
 import struct
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
@@ -127,7 +127,7 @@ def write_legacy(path: Path, storage: int, shape: tuple[int, ...], stride: tuple
         def save_type(self, obj: Any) -> None:
             self.write(b"c" + f"{obj.__module__}\n{obj.__name__}\n".encode())
 
-        dispatch = {**pickle._Pickler.dispatch, type: save_type}  # type: ignore[attr-defined]
+        dispatch: ClassVar = {**pickle._Pickler.dispatch, type: save_type}  # type: ignore[attr-defined]
 
     class Tensor:
         def __reduce__(self) -> tuple[Any, ...]:

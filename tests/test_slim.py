@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 
+from podium.commands.predict import predict
 from podium.data.decode import decode
 from podium.data.preprocessing import Preprocessing
 from podium.engine.inference import ExportedModel, Predictor, export
@@ -161,9 +164,6 @@ def test_card_of_a_deployment_has_no_path(deployed: tuple[Path, Compressed]) -> 
 
 def test_a_rotated_twin_is_predicted_alike(deployed: tuple[Path, Compressed]) -> None:
     """The same picture stored upright, and on its side with an EXIF note to turn it."""
-    import io
-
-    from PIL import Image
 
     y, x = np.mgrid[:90, :120]
     picture = Image.fromarray(np.stack([x * 2, y * 2, x + y], -1).astype(np.uint8))
@@ -230,3 +230,41 @@ def test_size_limit_says_which_may_be_handed_in() -> None:
     assert check_size_limit(sizes, 13.7)["submission.csv"]["may_be_handed_in"]
     with pytest.raises(PodiumError, match=r"max_model_mb is 3, but submission.csv: 13.7 MB"):
         check_size_limit(sizes, 3)
+
+
+# --- podium predict
+
+
+def test_predict_answers_from_the_shipped_model(
+    deployed: tuple[Path, Compressed], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, _ = make_images(3)
+    paths = [tmp_path / f"{name}.png" for name in TASK.classes]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    predict(paths, deployed[0])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == list(TASK.classes)
+    shares = [float(word) for word in lines[0].split()[2::2]]
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_predict_answers_what_it_can_and_names_the_rest(
+    deployed: tuple[Path, Compressed], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, empty, gone = tmp_path / "good.png", tmp_path / "empty.png", tmp_path / "gone.png"
+    Image.fromarray(make_images(1)[0][0]).save(good)
+    empty.write_bytes(b"")
+    with pytest.raises(PodiumError, match=r"empty.png: the file is empty"):
+        predict([empty, good], deployed[0])
+    assert "good.png: dark" in capsys.readouterr().out
+    with pytest.raises(PodiumError) as caught:
+        predict([empty, gone], deployed[0])
+    assert "2 images cannot be read" in str(caught.value)
+    assert "gone.png: No such file" in str(caught.value)
+
+
+def test_predict_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(PodiumError, match="card.json is missing: run `dvc repro`"):
+        predict([tmp_path / "x.png"], tmp_path)

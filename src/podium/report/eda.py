@@ -108,7 +108,7 @@ def make_eda(
         assembly=assembly,
         tables=tables,
         metrics=_make_metrics(assembly, tables, duplicates, listing.odd_files, baselines),
-        warnings=_make_warnings(assembly, tables, duplicates, listing.odd_files),
+        warnings=_make_warnings(assembly, tables, duplicates, listing.odd_files, baselines),
         duplicates=duplicates,
         odd_files=listing.odd_files,
         baselines=baselines,
@@ -156,12 +156,17 @@ def explain_baselines(baselines: Baselines) -> list[str]:
         f"a linear model scores {_show(baselines.linear)} on thumbnails and "
         f"{_show(baselines.border)} on their border alone"
     )
-    if baselines.border_tells_much:
-        lines.append(
-            f"the border alone gives {baselines.border.accuracy:.1%}: "
-            "a score like that proves nothing about the object"
-        )
     return lines
+
+
+def _explain_border(baselines: Baselines) -> list[str]:
+    """The warning that a score may come from the background, where the border tells so much."""
+    if baselines.border is None or not baselines.border_tells_much:
+        return []
+    return [
+        f"the outermost tenth of the pictures alone gives {baselines.border.accuracy:.1%}: unless the "
+        "object reaches that far, a score of this size can come from the background alone"
+    ]
 
 
 def _show(baseline: Baseline) -> str:
@@ -267,9 +272,10 @@ def _make_warnings(
     tables: dict[str, pd.DataFrame],
     duplicates: Sequence[DuplicateGroup],
     odd_files: Sequence[str],
+    baselines: Baselines,
 ) -> list[str]:
     """Sentences, the gravest first."""
-    warnings = []
+    warnings = _explain_border(baselines)
     for label, count in tables["class_counts"].itertuples(index=False):
         if count == 0:
             warnings.append(f"class {label!r} has no training image: it cannot be learned")
