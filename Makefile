@@ -25,7 +25,7 @@ check: $(STAMP)  ## lint, format, types
 	@$(BIN)/mypy
 
 repro-check: $(STAMP)  ## two clean clones, every declared output compared by hash
-	@$(BIN)/python benchmarks/repro_check.py
+	@$(BIN)/podium repro-check
 
 bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/eda_speed.py

@@ -6,13 +6,15 @@ tracked by DVC and committed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +133,12 @@ def offline_prefix() -> list[str]:
     return words if tried and tried.returncode == 0 else []
 
 
-def start(clone: Path, *words: str, **more: Any) -> subprocess.Popen[str]:
-    """Start a command in the clone, its stdout and stderr in one pipe; `dvc` is this one's dvc."""
+@contextlib.contextmanager
+def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A command started in the clone, stdout and stderr in one pipe; it ends with the block, and
+    so does what it started, also when a test fails in between. `dvc` is this environment's."""
     command = [sys.executable, "-m", *words] if words[0] == "dvc" else list(words)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=clone,
         env=environment(clone),
@@ -142,20 +146,27 @@ def start(clone: Path, *words: str, **more: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **more,
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
-def run_any(clone: Path, *words: str, **more: Any) -> tuple[int, str]:
+def run_any(clone: Path, *words: str) -> tuple[int, str]:
     """Run a command to its end; its exit code and all that it said."""
-    process = start(clone, *words, **more)
-    said, _ = process.communicate(timeout=240)
-    return process.returncode, said
+    with running(clone, *words) as process:
+        said, _ = process.communicate(timeout=240)
+        return process.returncode, said
 
 
-def run(clone: Path, *words: str, **more: Any) -> str:
+def run(clone: Path, *words: str) -> str:
     """Run a command that must succeed; what it said."""
-    code, said = run_any(clone, *words, **more)
+    code, said = run_any(clone, *words)
     assert code == 0, f"{' '.join(words)} ended with {code}:\n{said}"
     return said
 

@@ -40,6 +40,7 @@ def params(**changes: object) -> TrainParams:
         "warmup_epochs": 1.0,
         "label_smoothing": 0.0,
         "augment": "none",
+        "flip": "none",
         "patience": 0,
     }
     return TrainParams.model_validate({**values, **changes})
@@ -74,23 +75,33 @@ def test_epochs_differ_and_repeat() -> None:
 
 
 def test_augmentation_is_a_function_of_its_four_arguments() -> None:
-    augment = make_augment("light", seed=0)
+    augment = make_augment("light", "none", seed=0)
     assert augment is not None
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     first = augment(image, 1, "a", 0)
     for other in ((2, "a", 0), (1, "b", 0), (1, "a", 1)):
         assert not np.array_equal(first, augment(image, *other))
     assert np.array_equal(first, augment(image, 1, "a", 0))
-    other_seed = make_augment("light", seed=1)
+    other_seed = make_augment("light", "none", seed=1)
     assert other_seed is not None
     assert not np.array_equal(first, other_seed(image, 1, "a", 0))
-    assert make_augment("none", 0) is None
+    assert make_augment("none", "none", 0) is None
+
+
+@pytest.mark.parametrize(("flip", "views"), [("horizontal", 2), ("both", 4)])
+def test_flips_mirror_and_do_nothing_else(flip: str, views: int) -> None:
+    augment = make_augment("none", flip, seed=0)
+    assert augment is not None
+    image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    seen = {augment(image, epoch, "a", 0).tobytes() for epoch in range(40)}
+    mirrored = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]][:views]
+    assert seen == {view.tobytes() for view in mirrored}
 
 
 def test_judging_sees_no_augmentation() -> None:
     images = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
     preprocessing = make_preprocessing("resnet18", 16)
-    source = ImageSource(images, list("abcd"), preprocessing, make_augment("light", 0))
+    source = ImageSource(images, list("abcd"), preprocessing, make_augment("light", "none", 0))
     assert np.array_equal(source.plain_inputs([1, 3]), preprocessing.apply(images[[1, 3]]))
     assert not np.array_equal(
         source.training_inputs([1, 3], [0, 0], 1), source.plain_inputs([1, 3])

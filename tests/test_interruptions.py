@@ -30,8 +30,8 @@ from tests.competition import (
     make_plain_run,
     run,
     run_any,
+    running,
     stages_run,
-    start,
 )
 
 LONG_TRAINING = {"epochs: 2 ": "epochs: 10000 "}
@@ -39,8 +39,6 @@ SHORT_AGAIN = {"epochs: 10000 ": "epochs: 3 "}
 # A change that makes the stage, and none before it, run again.
 CHANGES = {
     "eda": {"name: demo": "name: another"},
-    "features": {"image_size: 32 ": "image_size: 34 "},
-    "train": {"epochs: 2 ": "epochs: 3 "},
     "compress": {"max_drop: 0.02 ": "max_drop: 0.03 "},
 }
 
@@ -91,15 +89,10 @@ def wait_for_end(process: psutil.Process, seconds: float) -> None:
 def training(clone: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
     """`dvc repro` in the middle of a long training, and its trainer; both end with the block."""
     edit(clone / "params.yaml", LONG_TRAINING)
-    dvc = start(clone, "dvc", "repro", start_new_session=True)
-    try:
+    with running(clone, "dvc", "repro") as dvc:
         trainer = wait_for_stage(dvc, "train")
         wait_for_line(dvc, "epoch 1/")
         yield dvc, trainer
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(dvc.pid, signal.SIGKILL)
-        dvc.communicate()
 
 
 @pytest.mark.dag
@@ -115,12 +108,11 @@ def test_killed_dvc_takes_its_trainer_along(copy: Path) -> None:
 @pytest.mark.dag
 def test_dvc_killed_while_a_stage_still_imports(copy: Path) -> None:
     edit(copy / "params.yaml", LONG_TRAINING)
-    dvc = start(copy, "dvc", "repro", "train")
-    trainer = wait_for_stage(dvc, "train")
-    time.sleep(0.4)  # Python is up, Paddle's import takes more than a second
-    dvc.kill()
-    wait_for_end(trainer, seconds=2)
-    dvc.communicate()
+    with running(copy, "dvc", "repro", "train") as dvc:
+        trainer = wait_for_stage(dvc, "train")
+        time.sleep(0.4)  # Python is up, Paddle's import takes more than a second
+        dvc.kill()
+        wait_for_end(trainer, seconds=2)
 
 
 @pytest.mark.dag
@@ -153,16 +145,15 @@ def test_ctrl_c(copy: Path) -> None:
 def test_killed_in_another_stage(copy: Path, name: str) -> None:
     edit(copy / "params.yaml", CHANGES[name])
     for seconds in (0.2, 0.8, 1.6):
-        dvc = start(copy, "dvc", "repro", name)
-        stage = wait_for_stage(dvc, name)
-        time.sleep(seconds)
-        if not stage.is_running():
-            dvc.communicate()
-            break
-        stage.kill()
-        said, _ = dvc.communicate(timeout=60)
-        assert dvc.returncode != 0
-        assert stages_run(said) == [name]
+        with running(copy, "dvc", "repro", name) as dvc:
+            stage = wait_for_stage(dvc, name)
+            time.sleep(seconds)
+            if not stage.is_running():
+                break
+            stage.kill()
+            said, _ = dvc.communicate(timeout=60)
+            assert dvc.returncode != 0
+            assert stages_run(said) == [name]
     run(copy, "dvc", "repro", name)
     assert half_written(copy) == []
     assert "up to date" in run(copy, "dvc", "repro", name)
@@ -171,22 +162,22 @@ def test_killed_in_another_stage(copy: Path, name: str) -> None:
 @pytest.mark.dag
 def test_two_at_once(copy: Path) -> None:
     edit(copy / "params.yaml", {"epochs: 2 ": "epochs: 30 "})
-    with start(copy, "dvc", "repro", "train") as first:
+    with running(copy, "dvc", "repro", "train") as first:
         trainer = wait_for_stage(first, "train")
         wait_for_line(first, "epoch 1/")
         trainer.suspend()  # however slow the machine is, it is still there for what follows
-        by_hand = start(copy, "python", "-m", "stages.train")
-        code, said = run_any(copy, "dvc", "repro")
-        assert code != 0
-        assert "busy" in said
-        assert "dvc repro" in said  # who holds it
-        assert stages_run(said) == []
-        said, _ = by_hand.communicate(timeout=60)
-        assert by_hand.returncode == 2
-        assert error_lines(said) == [
-            "error: train: another process is still writing stage 'train': "
-            "wait for it or end it, then run again"
-        ]
+        with running(copy, "python", "-m", "stages.train") as by_hand:
+            code, said = run_any(copy, "dvc", "repro")
+            assert code != 0
+            assert "is busy, it is being blocked by" in said
+            assert f"(PID {first.pid})" in said
+            assert stages_run(said) == []
+            said, _ = by_hand.communicate(timeout=60)
+            assert by_hand.returncode == 2
+            assert error_lines(said) == [
+                "error: train: another process is still writing stage 'train': "
+                "wait for it or end it, then run again"
+            ]
         trainer.resume()
         first.communicate(timeout=120)
         assert first.returncode == 0

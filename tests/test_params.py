@@ -105,5 +105,6 @@ def test_nan_is_refused_in_every_section() -> None:
             warmup_epochs=1.0,
             label_smoothing=0.1,
             augment="none",
+            flip="none",
             patience=0,
         )

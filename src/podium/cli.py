@@ -75,6 +75,10 @@ def _make_parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score a submission to the demo competition")
     score.add_argument("submission", type=Path)
 
+    repro = commands.add_parser("repro-check", help="the DAG in two clean clones, compared by hash")
+    repro.add_argument("--subset", type=float, default=0.25, help="data.subset there (0.25)")
+    repro.add_argument("--keep", action="store_true", help="leave the clones and say where")
+
     commands.add_parser("check", help="check all of params.yaml")
     commands.add_parser("clean", help="remove what can be made again, and say what that frees")
     return parser
@@ -99,6 +103,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         score(arguments.submission, root)
         return 0
+    if command == "repro-check":
+        from podium.commands.repro_check import repro_check
+
+        return repro_check(root, arguments.subset, arguments.keep)
     if command == "init":
         _init(arguments, root)
         return 0

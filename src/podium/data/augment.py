@@ -15,20 +15,25 @@ from podium.runtime import derive_seed
 Augment = Callable[[RGB, int, str, int], RGB]
 
 
-def make_augment(preset: str, seed: int) -> Augment | None:
-    """The augmentation named by `train.augment`; None for `none`.
+def make_augment(preset: str, flip: str, seed: int) -> Augment | None:
+    """The augmentation that `train.augment` and `train.flip` name; None where both are `none`.
 
-    `light` moves, turns and tints a little. It never mirrors: a mirrored digit or hand sign is
-    another class.
+    `light` moves, turns and tints a little. Mirroring is a choice of its own, since a mirrored
+    digit or hand sign is another class and a mirrored lemon is a lemon.
     """
-    if preset == "none":
+    if preset == flip == "none":
         return None
     import albumentations
     import cv2
 
     cv2.setNumThreads(0)
-    recipe = albumentations.Compose(
-        [
+    steps = []
+    if flip in ("horizontal", "both"):
+        steps.append(albumentations.HorizontalFlip(p=0.5))
+    if flip == "both":
+        steps.append(albumentations.VerticalFlip(p=0.5))
+    if preset == "light":
+        steps += [
             albumentations.Affine(
                 scale=(0.9, 1.1),
                 rotate=(-15, 15),
@@ -40,11 +45,13 @@ def make_augment(preset: str, seed: int) -> Augment | None:
                 brightness=0.15, contrast=0.15, saturation=0.15, hue=0.02, p=0.8
             ),
         ]
-    )
 
     def augment(image: RGB, epoch: int, image_id: str, occurrence: int) -> RGB:
-        recipe.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence))
-        changed: RGB = recipe(image=image)["image"]
-        return changed
+        # One seed per step: Compose would give all steps the same one, and so, for example,
+        # mirror upside down whenever it mirrors left to right.
+        for number, step in enumerate(steps):
+            step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
+            image = step(image=image)["image"]
+        return image
 
     return augment

@@ -90,7 +90,9 @@ class SplitParams(Section):
     @model_validator(mode="after")
     def _check_val_fold(self) -> SplitParams:
         if self.val_fold >= self.folds:
-            raise ValueError(f"split.val_fold below split.folds ({self.folds}), got {self.val_fold}")
+            raise ValueError(
+                f"split.val_fold below split.folds ({self.folds}), got {self.val_fold}"
+            )
         return self
 
 

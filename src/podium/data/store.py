@@ -55,7 +55,9 @@ def get_or_make(
         if path.exists() and check(path):
             os.utime(path)  # the newest use: what is dropped first is what was used longest ago
             return path
-        fresh = folder / f".{key}{suffix}"  # ours alone by the lock; a killed maker's is overwritten
+        fresh = (
+            folder / f".{key}{suffix}"
+        )  # ours alone by the lock; a killed maker's is overwritten
         try:
             make(fresh)
             os.replace(fresh, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,11 +47,13 @@ def visualdl_folder() -> Path:
 
 
 class VisualDLCurves:
-    """Writes each epoch to VisualDL: `visualdl --logdir .podium/visualdl`."""
+    """Writes each epoch to VisualDL, in place of an earlier run of the same name."""
 
     def __init__(self, folder: Path) -> None:
         from visualdl import LogWriter
 
+        if folder.exists():
+            shutil.rmtree(folder)
         logging.getLogger("visualdl").setLevel(logging.ERROR)
         self._writer = LogWriter(logdir=str(folder))
 

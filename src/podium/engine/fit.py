@@ -112,7 +112,7 @@ def _make_source(
         images=load_images(rows, image_size_px, "decode train"),
         image_ids=rows["image_id"].tolist(),
         preprocessing=make_preprocessing(model.name, image_size_px),
-        augment=make_augment(recipe.params.augment, recipe.seed),
+        augment=make_augment(recipe.params.augment, recipe.params.flip, recipe.seed),
     )
 
 

@@ -19,5 +19,6 @@ class TrainParams(Section):
     warmup_epochs: Annotated[float, Field(ge=0, le=100)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     augment: Literal["none", "light"]
+    flip: Literal["none", "horizontal", "both"]
     # Stop after this many epochs without a better val score; 0: never.
     patience: Annotated[int, Field(ge=0, le=1000)]

@@ -202,7 +202,7 @@ def _measure_brightness(
     luma = thumbnails.mean(axis=(1, 2)) @ _LUMA
     usable = (manifest["problem"] == "").to_numpy()
     parts = [(TRAIN, label, usable & (manifest["label"] == label).to_numpy()) for label in classes]
-    parts.append((TEST, "", usable & (manifest["source"] == TEST).to_numpy()))
+    parts.append((TEST, "(test)", usable & (manifest["source"] == TEST).to_numpy()))
     rows = [
         (source, label, int(rows.sum()), *np.quantile(luma[rows], _QUANTILES).round(2).tolist())
         for source, label, rows in parts

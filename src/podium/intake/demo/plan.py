@@ -28,18 +28,20 @@ SEVERITY_WEIGHT: dict[DefectKind, float] = {
     "scab": 1.0,
     "mould": 1.5,
     "greening": 0.6,
-    "lump": 2.5,
+    "lump": 1.6,
 }
 # The most severity one kind can contribute: what can be placed without overlap on one side.
 _MOST_SEVERITY: dict[DefectKind, float] = {"scab": 13.0, "mould": 13.0, "greening": 9.0}
-_MOST_PIECES: dict[DefectKind, int] = {"scab": 7, "mould": 2, "greening": 2}
+_MOST_PIECES: dict[DefectKind, int] = {"scab": 7, "mould": 4, "greening": 3}
 # A piece below this severity would be hard to tell from a pore or a drop in a 128 px photo.
 _LEAST_PIECE: dict[DefectKind, float] = {"scab": 1.5, "mould": 2.4, "greening": 2.0}
+# Larger ones are split, so that a worse grade shows in the count of the pieces and in their area.
+_MOST_PIECE = 4.5
 
 _SEVERITY_BANDS = ((0.0, 0.3), (3.2, 4.1), (10.0, 12.5), (24.0, 29.0))
 _THRESHOLDS = (1.2, 6.2, 17.5)  # between the bands, near their geometric means
 
-# A lump all but makes grade 2 by itself.
+# A lump makes grade 2 of a lemon that is otherwise grade 1.
 _LUMP_CHANCE = (0.0, 0.0, 0.4, 0.5)
 
 # A defect's centre keeps this far from the outline (1.0), where the lemon turns away from the lens.
@@ -315,12 +317,13 @@ def _draw_defects(random: Random, grade: int, marks: tuple[Mark, ...]) -> tuple[
         return ()
     pieces: list[tuple[DefectKind, float]] = []
     if random.random() < _LUMP_CHANCE[grade]:
-        lump = random.uniform(8.0, 10.0)
+        lump = random.uniform(5.0, 6.5)
         pieces.append(("lump", lump))
         severity -= lump
     for kind, part in _share_out(random, grade, severity):
         most = min(_MOST_PIECES[kind], max(1, int(part / _LEAST_PIECE[kind])))
-        count = random.randint(max(1, (most + 1) // 2), most)
+        fewest = min(most, max((most + 1) // 2, math.ceil(part / _MOST_PIECE)))
+        count = random.randint(fewest, most)
         weights = [random.uniform(0.6, 1.0) for _ in range(count)]
         pieces += [(kind, part * weight / sum(weights)) for weight in weights]
     pieces.sort(key=lambda piece: -piece[1] / SEVERITY_WEIGHT[piece[0]])
