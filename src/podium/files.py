@@ -31,18 +31,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    partial, handle = _make_partial(path, folder=False)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with os.fdopen(handle, "wb") as stream:  # open, and so locked, until the file has its name
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+            os.fsync(handle)
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -66,10 +64,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
-    handle = os.open(fresh, os.O_RDONLY)
+    fresh, handle = _make_partial(path, folder=True)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield fresh
         os.chmod(fresh, 0o755)
         if path.exists():
@@ -84,6 +80,25 @@ def replace_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
+
+
+def _make_partial(path: Path, folder: bool) -> tuple[Path, int]:
+    """An unfinished file or folder beside `path`, and the descriptor whose lock says that its
+    writer lives: to be closed when it is finished."""
+    prefix = f".{path.name}."
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(PARTIAL, prefix, path.parent)
+            try:
+                handle = os.open(name, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # another writer took it for abandoned before we could lock it
+        else:
+            handle, name = tempfile.mkstemp(PARTIAL, prefix, path.parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.lexists(name):
+            return Path(name), handle
+        os.close(handle)  # likewise
 
 
 def _remove_abandoned(path: Path) -> None:
