@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,19 +24,30 @@ from podium.files import PARTIAL
 ROOT = Path(__file__).resolve().parents[1]
 RAW = Path("data/raw")
 
-# Lines of params.yaml that make a run short: what stands there -> what stands in the clone.
-SHORT_RUN = {
-    "epochs: 30 ": "epochs: 2 ",
-    "image_size: 128 ": "image_size: 32 ",
-    "bootstrap_draws: 2000 ": "bootstrap_draws: 100 ",
-    "quantize: int8 ": "quantize: none ",
+# What every clone starts from, whatever the user's own params.yaml says; short to run.
+BASE = {
+    "seed": "0",
+    "lr": "3e-3",
+    "epochs": "2",
+    "batch_size": "32",
+    "image_size": "32",
+    "subset": "1.0",
+    "on_problem": "stop",
+    "folds": "5",
+    "val_fold": "0",
+    "name": "efficientnet_lite0",
+    "pretrained": "true",
+    "freeze": "all",
+    "primary": "accuracy",
+    "bootstrap_draws": "100",
+    "quantize": "none",
+    "max_drop": "0.02",
 }
 DEMO = ("--demo-train", "96", "--demo-test", "16", "--demo-size", "48")
 
 
 def make_clone(
     folder: Path,
-    edits: Mapping[str, str] = SHORT_RUN,
     demo: Sequence[str] = DEMO,
     root: Path = ROOT,
 ) -> Path:
@@ -43,7 +55,6 @@ def make_clone(
 
     Args:
         folder: does not exist yet.
-        edits: text of params.yaml -> its replacement.
         demo: what `podium init --demo` is told.
         root: the tree to copy: tracked files and new ones, nothing that git ignores.
     """
@@ -62,7 +73,7 @@ def make_clone(
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-    edit(folder / "params.yaml", edits)
+    _reset_params(folder / "params.yaml")
     run(folder, "git", "init", "--quiet")
     # Experiments are commits, and a commit needs an author.
     for key, value in {"name": "Test", "email": "test@example.com"}.items():
@@ -90,6 +101,15 @@ def copy_clone(clone: Path, folder: Path) -> Path:
     """`clone` with its cache and outputs, as `folder`; a running queue is not copied."""
     subprocess.run(["cp", "-a", str(clone), str(folder)], check=True)
     return folder
+
+
+def _reset_params(path: Path) -> None:
+    """Set `BASE`, and drop the competition block: `podium init --demo` writes it anew."""
+    text = re.sub(r"(?m)^competition:\n(?:[ \t]+.*\n)*", "", path.read_text(encoding="utf-8"))
+    for key, value in BASE.items():
+        text, found = re.subn(rf"(?m)^( *{key}:) \S+", rf"\g<1> {value}", text)
+        assert found == 1, f"{path} has {found} keys named {key}"
+    path.write_text(text, encoding="utf-8")
 
 
 def edit(path: Path, edits: Mapping[str, str]) -> None:

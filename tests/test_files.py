@@ -43,9 +43,14 @@ def test_a_failed_write_leaves_the_old_file(
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     with replace_folder(tmp_path / "models") as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), replace_folder(tmp_path / "models") as folder:
-        (folder / "a").write_text("new")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with replace_folder(tmp_path / "models") as folder:
+            (folder / "a").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert (tmp_path / "models" / "a").read_text() == "old"
     with replace_folder(tmp_path / "models") as folder:
         (folder / "b").write_text("new")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from podium.data.params import CompetitionParams
-from podium.errors import PodiumError
 from podium.intake.competition_block import check_block_replaceable, write_competition_block
 from podium.intake.demo.spec import DemoSpec
 from podium.intake.demo.write import (
@@ -17,8 +14,7 @@ from podium.intake.demo.write import (
     TRAIN_IMAGES,
     write_demo,
 )
-
-RAW = "data/raw"
+from podium.intake.init import RAW, run_dvc
 
 DEMO_COMPETITION = CompetitionParams(
     name="demo",
@@ -57,15 +53,7 @@ def make_demo(root: Path, spec: DemoSpec | None = None) -> list[str]:
     """Render the demo competition into data/raw and track it; params.yaml stays as it is."""
     spec = spec or DemoSpec()
     write_demo(root / RAW, spec)
-    added = subprocess.run(
-        [sys.executable, "-m", "dvc", "add", "--quiet", RAW],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if added.returncode != 0:
-        raise PodiumError(f"dvc add {RAW} failed: {added.stderr.strip()}")
+    run_dvc(root, "add", "--quiet", RAW)
     return [
         f"demo competition in {RAW}/: {spec.train} train and {spec.test} test photos of lemons, "
         f"{spec.size_px} px, 4 grades (seed {spec.seed})"

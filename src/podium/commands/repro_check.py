@@ -24,6 +24,7 @@ from typing import Any
 
 from podium.commands.init import make_demo
 from podium.errors import PodiumError
+from podium.intake.init import run_dvc
 from podium.params import PARAMS_FILE, load_params, read_yaml
 from podium.runtime import available_cores, cpu_class
 from podium.schema import AllParams
@@ -185,23 +186,11 @@ def _bring_data(root: Path, clone: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, clone / competition.source)
         if not (clone / f"{competition.source}.dvc").exists():
-            _run_dvc(clone, "add", "--quiet", competition.source)
+            run_dvc(clone, "add", "--quiet", competition.source)
     elif competition.name == "demo":
         make_demo(clone)
     else:
         raise PodiumError(f"{competition.source} is missing: `dvc pull` or `podium init PATH`")
-
-
-def _run_dvc(clone: Path, *words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise PodiumError(f"dvc {' '.join(words)} failed: {done.stderr.strip()}")
 
 
 def _repro(clone: Path, where: Surroundings, cores: int) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from podium.commands.init import RAW
 from podium.errors import PodiumError
 from podium.intake.demo.score import score_submission
 from podium.intake.demo.spec import SPEC_FILE, load_spec
+from podium.intake.init import RAW
 
 
 def score(submission: Path, root: Path) -> None:
