@@ -9,6 +9,7 @@ import pytest
 from podium.cli import find_root, main
 from podium.commands.clean import clean
 from podium.errors import PodiumError
+from tests.competition import make_clone
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,3 +77,10 @@ def test_clean_says_what_it_frees_and_spares_results(
     assert ".dvc/cache: 1.0 MB kept" in out
     assert not (tmp_path / ".podium/store").exists()
     assert all(path.exists() for path in kept)
+
+
+def test_a_deleted_block_is_written_anew(tmp_path: Path) -> None:
+    """The message about an edited block says: delete it and run init again. dvc must not mind."""
+    clone = make_clone(tmp_path / "clone")
+    assert "checksum" in (clone / "params.yaml").read_text()
+    assert (clone / "data/raw.dvc").exists()

@@ -230,7 +230,7 @@ def test_a_failure_leaves_all_as_it_was(
 def test_what_dvc_says_is_passed_on(root: Path, tmp_path: Path) -> None:
     source = write_tree(tmp_path / "fruit", FILES)
     (root / ".dvc/config").write_text("[core\n")
-    with pytest.raises(PodiumError, match=r"`dvc add --quiet data/raw` failed: .*Invalid line"):
+    with pytest.raises(PodiumError, match=r"`dvc add data/raw` failed: .*Invalid line"):
         init_competition(source, root, link=False)
     assert list((root / "data").iterdir()) == []
 

@@ -44,16 +44,21 @@ def init_demo(root: Path, spec: DemoSpec) -> list[str]:
     """
     params_file = root / "params.yaml"
     check_block_replaceable(params_file)
-    lines = make_demo(root, spec)
-    write_competition_block(params_file, DEMO_COMPETITION)
-    return lines
-
-
-def make_demo(root: Path, spec: DemoSpec | None = None) -> list[str]:
-    """Render the demo competition into data/raw and track it; params.yaml stays as it is."""
-    spec = spec or DemoSpec()
     write_demo(root / RAW, spec)
-    run_dvc(root, "add", "--quiet", RAW)
+    # First the block: dvc.yaml names competition.source, and dvc reads it for any command.
+    write_competition_block(params_file, DEMO_COMPETITION)
+    return _track(root, spec)
+
+
+def make_demo(root: Path) -> list[str]:
+    """The default demo competition in data/raw, tracked; params.yaml stays as it is."""
+    spec = DemoSpec()
+    write_demo(root / RAW, spec)
+    return _track(root, spec)
+
+
+def _track(root: Path, spec: DemoSpec) -> list[str]:
+    run_dvc(root, "add", RAW)
     return [
         f"demo competition in {RAW}/: {spec.train} train and {spec.test} test photos of lemons, "
         f"{spec.size_px} px, 4 grades (seed {spec.seed})"

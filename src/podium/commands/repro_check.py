@@ -186,7 +186,7 @@ def _bring_data(root: Path, clone: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, clone / competition.source)
         if not (clone / f"{competition.source}.dvc").exists():
-            run_dvc(clone, "add", "--quiet", competition.source)
+            run_dvc(clone, "add", competition.source)
     elif competition.name == "demo":
         make_demo(clone)
     else:

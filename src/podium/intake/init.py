@@ -75,10 +75,11 @@ def init_competition(
             base = find_base(folder)
             name = _make_name(source, root)
             layout = recognise_layout(base, name, RAW, choice or Choice())
-        with _undone_on_failure(raw, work / "old"):
+        with _undone_on_failure(raw, work / "old", params_file):
             how = _bring(base, layout.files, root, work, link)
-            run_dvc(root, "add", "--quiet", RAW)
+            # First the block: dvc.yaml names competition.source, and dvc reads it for any command.
             write_competition_block(params_file, layout.params)
+            run_dvc(root, "add", RAW)
     return Intake(
         params=layout.params,
         lines=[*layout.lines, f"{len(layout.files)} files in {RAW}/ ({how}), tracked by {RAW}.dvc"],
@@ -127,16 +128,17 @@ def _work_folder(raw: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _undone_on_failure(raw: Path, old: Path) -> Iterator[None]:
-    """Put data/raw and what DVC writes beside it back as they were when the body fails.
+def _undone_on_failure(raw: Path, old: Path, params_file: Path) -> Iterator[None]:
+    """Put data/raw, what DVC writes beside it and params.yaml back when the body fails.
 
     Args:
         raw: the folder that the body may replace.
         old: where the body moves the folder that it replaces.
+        params_file: params.yaml.
     """
     had_raw = raw.exists()
-    beside = (raw.with_name(f"{raw.name}.dvc"), raw.with_name(".gitignore"))
-    known = {path: path.read_bytes() if path.exists() else None for path in beside}
+    files = (raw.with_name(f"{raw.name}.dvc"), raw.with_name(".gitignore"), params_file)
+    known = {path: path.read_bytes() if path.exists() else None for path in files}
     try:
         yield
     except BaseException:
