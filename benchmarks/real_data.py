@@ -12,25 +12,20 @@ with --write also in docs/results.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import pandas as pd
+from clones import ROOT, fresh_clone, load_metrics, run, set_param, write_table
+from eda_speed import cpu_model
+
 sys.path.insert(0, str(ROOT / "src"))
 
-import pandas as pd  # noqa: E402
-
-from podium.data.manifest import load_manifest  # noqa: E402
-from podium.files import write_text  # noqa: E402
-from podium.params import read_yaml  # noqa: E402
-from podium.tasks.classification.data import ClassificationData  # noqa: E402
+from podium.data.manifest import load_manifest
+from podium.params import read_yaml
+from podium.tasks.classification.data import ClassificationData
 
 DATA = ROOT.parent / "shared" / "data"
 COMPETITIONS = {
@@ -38,32 +33,15 @@ COMPETITIONS = {
     "gesture": DATA / "gesture" / "gesture.zip",
     "plates": DATA / "plates" / "plates.zip",
 }
-RESULTS = ROOT / "docs" / "results.md"
-START, END = "<!-- real data: start -->", "<!-- real data: end -->"
 HEADER = (
     "| competition | images, classes | 5-fold OOF accuracy (95 %) | majority | linear thumbnails "
-    "| border alone | int8: accuracy, MB (float32 MB) | submission | init | files -> submission |\n"
+    "| border alone | fold 0: float32 -> as shipped | submission | init | files -> submission |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
-def run(folder: Path, *words: str) -> str:
-    """Run a command of this environment in `folder`; its output, or its output and the end."""
-    programs = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(words)} failed in {folder}:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
-
-
-def measure(name: str, source: Path, folder: Path) -> str:
+def measure(name: str, source: Path, clone: Path) -> str:
     """One row of the table."""
-    run(folder, "git", "clone", "--quiet", str(ROOT), "clone")
-    clone = folder / "clone"
     start = time.perf_counter()
     run(clone, "podium", "init", str(source))
     init_s = time.perf_counter() - start
@@ -72,13 +50,10 @@ def measure(name: str, source: Path, folder: Path) -> str:
     run_s = time.perf_counter() - start
     params = read_yaml(clone / "params.yaml")
     competition = params["competition"]
+    compress, submit = load_metrics(clone, "compress"), load_metrics(clone, "submit")
     folds = [pd.read_csv(clone / "predictions/val.csv", dtype={"image_id": str})]
-    compress = load(clone, "compress")
-    submit = load(clone, "submit")
     for fold in range(1, params["split"]["folds"]):
-        text = (clone / "params.yaml").read_text(encoding="utf-8")
-        changed = re.sub(r"(?m)^(  val_fold: )\d+", rf"\g<1>{fold}", text)
-        write_text(clone / "params.yaml", changed)
+        set_param(clone, "val_fold", str(fold))
         run(clone, "dvc", "repro", "--quiet", "evaluate")
         folds.append(pd.read_csv(clone / "predictions/val.csv", dtype={"image_id": str}))
     oof = pd.concat(folds).set_index("image_id")
@@ -88,7 +63,7 @@ def measure(name: str, source: Path, folder: Path) -> str:
     metrics = task.metrics(
         oof.to_numpy(), task.targets(rows["label"].tolist()), rows["group_id"].tolist(), 0
     )
-    eda = load(clone, "eda")
+    eda = load_metrics(clone, "eda")
     shipped = compress[compress["shipped"]]
     cells = [
         name,
@@ -98,8 +73,8 @@ def measure(name: str, source: Path, folder: Path) -> str:
         f"{eda['majority_accuracy']:.1%}",
         f"{eda['linear_accuracy']:.1%}",
         f"{eda['border_accuracy']:.1%}",
-        f"{shipped['accuracy']:.1%} on fold 0 ({compress['float32']['accuracy']:.1%} before), "
-        f"{shipped['bytes'] / 1e6:.1f} MB ({compress['float32']['bytes'] / 1e6:.1f})",
+        f"{compress['float32']['accuracy']:.1%}, {compress['float32']['bytes'] / 1e6:.1f} MB -> "
+        f"{compress['shipped']} {shipped['accuracy']:.1%}, {shipped['bytes'] / 1e6:.1f} MB",
         f"{submit['rows']} rows, legal",
         f"{init_s:.0f} s",
         f"{run_s:.0f} s",
@@ -107,23 +82,8 @@ def measure(name: str, source: Path, folder: Path) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def load(clone: Path, name: str) -> dict:
-    """metrics/NAME.json of a clone."""
-    return json.loads((clone / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def cpu_model() -> str:
-    """As /proc/cpuinfo names it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return "an unknown CPU"
-    return next(
-        (line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line), "?"
-    )
-
-
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=COMPETITIONS, help="one competition")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
@@ -135,11 +95,8 @@ def main() -> None:
         if not source.exists():
             print(f"skipped {name}: {source.relative_to(ROOT.parent)} is not beside the repository")
             continue
-        folder = Path(tempfile.mkdtemp(prefix=f"podium-{name}-"))
-        try:
-            rows.append(measure(name, source, folder))
-        finally:
-            shutil.rmtree(folder)
+        with fresh_clone(name) as clone:
+            rows.append(measure(name, source, clone))
         print(rows[-1], flush=True)
     if not rows:
         return
@@ -147,10 +104,7 @@ def main() -> None:
     table = "\n".join([f"Default params, {cores} cores of {cpu_model()}.\n", HEADER, *rows])
     print(table)
     if arguments.write:
-        text = RESULTS.read_text(encoding="utf-8")
-        before, rest = text.split(START)
-        after = rest.split(END)[1]
-        write_text(RESULTS, f"{before}{START}\n{table}\n{END}{after}")
+        write_table("real data", table)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def print_summary(root: Path) -> None:
     known = {name: value for name, value in seconds.items() if value is not None}
     times = ", ".join(f"{name} {value:.1f}" for name, value in known.items())
     table.add_row("seconds, last run", f"{times}; together {sum(known.values()):.1f}")
+    print()
     Console(width=110, highlight=False).print(table)
 
 

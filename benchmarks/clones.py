@@ -1,0 +1,66 @@
+"""For benchmarks: a fresh clone of HEAD, commands in it, and tables that only scripts write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results.md"
+
+
+@contextlib.contextmanager
+def fresh_clone(name: str) -> Iterator[Path]:
+    """A clone of HEAD in a temporary folder, removed in the end."""
+    with tempfile.TemporaryDirectory(prefix=f"podium-{name}-") as folder:
+        run(Path(folder), "git", "clone", "--quiet", str(ROOT), "clone")
+        yield Path(folder) / "clone"
+
+
+def run(folder: Path, *words: str) -> str:
+    """Run a command of this environment in `folder`; its output, or its output and the end."""
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(words)} failed in {folder}:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def set_param(clone: Path, key: str, value: str) -> None:
+    """Change the only line `key: ...` of the clone's params.yaml."""
+    path = clone / "params.yaml"
+    text, found = re.subn(
+        rf"(?m)^( *{key}:) \S+", rf"\g<1> {value}", path.read_text(encoding="utf-8")
+    )
+    if found != 1:
+        sys.exit(f"{path} has {found} keys named {key}")
+    path.write_text(text, encoding="utf-8")
+
+
+def load_metrics(clone: Path, name: str) -> dict[str, Any]:
+    """metrics/NAME.json of a clone."""
+    found: dict[str, Any] = json.loads(
+        (clone / "metrics" / f"{name}.json").read_text(encoding="utf-8")
+    )
+    return found
+
+
+def write_table(name: str, table: str) -> None:
+    """Put `table` between the marks `name: start` and `name: end` of docs/results.md."""
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+    text = RESULTS.read_text(encoding="utf-8")
+    before, rest = text.split(start)
+    after = rest.split(end)[1]
+    RESULTS.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")
