@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 
 
 @contextlib.contextmanager
@@ -58,9 +58,10 @@ def load_metrics(clone: Path, name: str) -> dict[str, Any]:
 
 
 def write_table(name: str, table: str) -> None:
-    """Put `table` between the marks `name: start` and `name: end` of docs/results.md."""
+    """Put `table` between the marks `name: start` and `name: end`, on the pages that have them."""
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
-    text = RESULTS.read_text(encoding="utf-8")
-    before, rest = text.split(start)
-    after = rest.split(end)[1]
-    RESULTS.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")
+    for page in PAGES:
+        before, mark, rest = page.read_text(encoding="utf-8").partition(start)
+        if mark:
+            after = rest.partition(end)[2]
+            page.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")

@@ -12,7 +12,7 @@ from podium.data.params import CompetitionParams, SplitParams
 from podium.data.splits import load_splits
 from podium.engine.scoring import load_calibration_images, make_val_set
 from podium.engine.weights import load_network
-from podium.files import write_json
+from podium.files import write_json, write_metrics
 from podium.params import Params, Seed, load_params
 from podium.slim.compression import Judge, compress
 from podium.slim.params import CompressParams
@@ -62,7 +62,10 @@ def main() -> None:
     result = compress(
         network, preprocessing, card, calibration, judge, params.compress, Path("deploy")
     )
-    write_json(Path("metrics/compress.json"), {"shipped": result.shipped, **result.rows})
+    headline = ("bytes", task.primary.name, "changed", "max_probability_difference")
+    fronts = {name: {key: row[key] for key in headline} for name, row in result.rows.items()}
+    report = {"shipped": result.shipped, **fronts, "candidates": result.rows}
+    write_metrics(Path("metrics/compress.json"), report, ("shipped", *fronts))
     write_json(MEASURED / "latency.json", result.latency)
     for name, row in result.rows.items():
         print(

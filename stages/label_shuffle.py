@@ -8,7 +8,7 @@ from podium.data.label_shuffle import label_shuffle, make_label_shuffle_report, 
 from podium.data.manifest import load_manifest
 from podium.data.params import LabelShuffleParams, SplitParams
 from podium.data.splits import load_splits
-from podium.files import write_csv, write_json
+from podium.files import write_csv, write_metrics
 from podium.params import Params, Seed, load_params
 from podium.stage import run_stage
 
@@ -33,7 +33,7 @@ def main() -> None:
     label_of = dict(zip(image_ids, labels, strict=True))
     report = make_label_shuffle_report(labels, [label_of[image_id] for image_id in listed])
     write_csv(Path("data/train_list.csv"), pd.DataFrame({"image_id": listed}))
-    write_json(Path("metrics/label_shuffle.json"), report)
+    write_metrics(Path("metrics/label_shuffle.json"), report, ("rows",))
     print(
         f"{NAME}: {report['images']} images of {len(report['rows_per_class'])} classes -> "
         f"{report['rows']} training rows (val fold {params.split.val_fold} left out)"

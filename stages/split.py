@@ -5,7 +5,7 @@ from pathlib import Path
 from podium.data.manifest import load_manifest
 from podium.data.params import DataParams, SplitParams
 from podium.data.splits import make_split_report, make_splits
-from podium.files import write_csv, write_json
+from podium.files import write_csv, write_metrics
 from podium.params import Params, Seed, load_params
 from podium.stage import run_stage
 
@@ -27,7 +27,7 @@ def main() -> None:
     splits = make_splits(train, params.split.folds, params.seed, params.data.subset)
     report = make_split_report(train, splits)
     write_csv(Path("data/splits.csv"), splits)
-    write_json(Path("metrics/split.json"), report)
+    write_metrics(Path("metrics/split.json"), report, ("n_images", "max_class_share_deviation"))
     sizes = ", ".join(str(size) for size in report["fold_sizes"].values())
     print(f"{NAME}: {len(splits)} of {len(train)} training images in folds of {sizes}")
 

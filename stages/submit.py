@@ -14,7 +14,7 @@ from podium.data.submission import check_submission, load_sample, make_submissio
 from podium.engine.inference import run_network
 from podium.engine.scoring import predict_test
 from podium.engine.weights import load_network
-from podium.files import write_bytes, write_json
+from podium.files import write_bytes, write_metrics
 from podium.params import Params, load_params
 from podium.slim.deployment import Deployment
 from podium.slim.size_limit import check_size_limit, describe_size_limit
@@ -82,7 +82,7 @@ def main() -> None:
         "answers_changed_by_compression": int((full.argmax(1) != compressed.argmax(1)).sum()),
         **size_report,
     }
-    write_json(Path("metrics/submit.json"), report)
+    write_metrics(Path("metrics/submit.json"), report, ("rows", "answers_changed_by_compression"))
     print(
         f"{NAME}: {report['rows']} rows, legal in both files; compression changes "
         f"{report['answers_changed_by_compression']} answers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from podium.cli import find_root, main
 from podium.commands.clean import clean
 from podium.errors import PodiumError
-from tests.competition import make_clone
+from tests.competition import make_clone, run_any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,3 +85,19 @@ def test_a_deleted_block_is_written_anew(tmp_path: Path) -> None:
     clone = make_clone(tmp_path / "clone")
     assert "checksum" in (clone / "params.yaml").read_text()
     assert (clone / "data/raw.dvc").exists()
+
+
+def test_without_git_init_and_check_work_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone = make_clone(tmp_path / "an archive")
+    shutil.rmtree(clone / ".git")
+    shutil.rmtree(clone / "data/raw")
+    code, said = run_any(
+        clone, "podium", "init", "--demo", "--demo-train", "20", "--demo-test", "4",
+        "--demo-size", "32",
+    )  # fmt: skip
+    assert code == 0, said
+    assert "no .git here" in said
+    assert (clone / "data/raw/train_images/train_0019.jpg").exists()
+    assert run_any(clone, "dvc", "status")[0] == 0

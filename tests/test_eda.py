@@ -147,8 +147,9 @@ def test_dropped_rows_are_recorded_and_said(root: Path) -> None:
     assert problems["image_id"].tolist() == ["train/003.png", "test/025.png"]
     assert problems["action"].tolist() == ["dropped", "kept: gets the class prior"]
     metrics = json.loads((root / "metrics/eda.json").read_text())
-    assert (metrics["n_train"], metrics["n_train_dropped"]) == (23, 1)
-    assert (metrics["n_test"], metrics["n_test_unreadable"]) == (4, 1)
+    details = metrics["details"][0]
+    assert (metrics["n_train"], details["n_train_dropped"]) == (23, 1)
+    assert (metrics["n_test"], details["n_test_unreadable"]) == (4, 1)
     assert any("1 training rows dropped, 1 test rows kept" in line for line in make_summary(eda))
     assert "test/025.png: the file is empty" in page
 
@@ -329,4 +330,4 @@ def test_real_lemons_give_their_background_away() -> None:
         "train_and_test": 0,
     }
     assert eda.metrics["border_accuracy"] > 0.97
-    assert any("proves nothing about the object" in line for line in make_summary(eda))
+    assert any("can come from the background alone" in line for line in make_summary(eda))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,15 @@ from PIL import Image
 from podium.data import store
 from podium.data.image_cache import load_images, readable_rows
 from podium.errors import PodiumError, explain_os_error
-from podium.files import hold_lock, replace_folder, write_bytes, write_csv, write_json, write_text
+from podium.files import (
+    hold_lock,
+    replace_folder,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_metrics,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -62,6 +71,18 @@ def test_nan_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "m.json", {"accuracy": float("nan")})
     assert not names(tmp_path)
+
+
+def test_metrics_put_the_headline_where_dvc_looks(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    write_metrics(path, {"rows": 3, "folds": {"0": 2}, "score": 0.5}, ("score", "rows"))
+    assert json.loads(path.read_text()) == {
+        "score": 0.5,
+        "rows": 3,
+        "details": [{"folds": {"0": 2}}],
+    }
+    write_metrics(path, {"rows": 3}, ("rows",))
+    assert json.loads(path.read_text()) == {"rows": 3}
 
 
 def test_csv_keeps_every_digit(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import podium
+from podium.commands.no_git import settle_without_git
 from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 
 
@@ -108,6 +109,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return repro_check(root, arguments.subset, arguments.keep)
     if command == "init":
+        settle_without_git(root)
         _init(arguments, root)
         return 0
     os.chdir(root)
@@ -120,19 +122,23 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return 0
     from podium.commands.run import run
 
+    settle_without_git(root)
     return run(root)
 
 
 def _init(arguments: argparse.Namespace, root: Path) -> None:
     if arguments.demo:
         from podium.commands.init import init_demo
-        from podium.intake.demo.spec import DemoSpec
+        from podium.intake.demo.spec import PAIR_BLOCK, DemoSpec
 
         spec = DemoSpec(
             seed=arguments.demo_seed,
             train=arguments.demo_train,
             test=arguments.demo_test,
             size_px=arguments.demo_size,
+            near_duplicates=min(
+                DemoSpec.near_duplicates, max(0, arguments.demo_train) // PAIR_BLOCK
+            ),
         )
         lines = init_demo(root, spec)
     else:

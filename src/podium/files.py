@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,17 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace `path` by JSON in the order given. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_metrics(path: Path, report: Mapping[str, Any], headline: Iterable[str]) -> None:
+    """Replace a metrics/NAME.json: `headline` keys in front, all others under `details`.
+
+    `dvc exp show` gives every number in a metrics file a column, but passes lists over: `details`
+    is a list of one, so that the table keeps to what experiments are compared by.
+    """
+    front = {key: report[key] for key in headline}
+    details = {key: value for key, value in report.items() if key not in front}
+    write_json(path, {**front, "details": [details]} if details else front)
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

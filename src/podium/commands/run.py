@@ -36,8 +36,6 @@ def run(root: Path) -> int:
             f"{free_gb:.1f} GB free on this disk, {_FREE_GB_NEEDED:g} GB needed: `make clean` says "
             "what it would free"
         )
-    if not (root / ".git").exists():
-        _do_without_git(root)
     if not Path(params.competition.source).is_dir():
         _bring_data(root, params.competition)
     code = call_dvc(root, "repro")
@@ -73,13 +71,3 @@ def _bring_data(root: Path, competition: CompetitionParams) -> None:
         f"{source} is missing, and DVC's cache does not hold it: `dvc pull`, or bring the files in "
         "with `podium init PATH`"
     )
-
-
-def _do_without_git(root: Path) -> None:
-    print(
-        "no .git here: repro, metrics show and predict work; dvc exp, metrics diff and podium "
-        "repro-check need a git repository"
-    )
-    config = root / ".dvc" / "config.local"
-    if not config.exists():
-        config.write_text("[core]\n    no_scm = true\n", encoding="utf-8")

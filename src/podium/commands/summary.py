@@ -32,7 +32,7 @@ def print_summary(root: Path) -> None:
     table.add_row("  border pixels only", _percent(eda, "border_accuracy"))
     shipped = compress.get("shipped")
     if shipped:
-        row = compress[shipped]
+        row = compress["details"][0]["candidates"][shipped]
         table.add_row(
             "  as shipped", f"{_with_interval(row, 'accuracy')}, {row['bytes'] / 1e6:.2f} MB"
         )
@@ -66,6 +66,6 @@ def _with_interval(metrics: dict[str, Any], name: str) -> str:
 
 
 def _handed_in(submit: dict[str, Any], name: str) -> str:
-    facts = submit.get(name, {})
+    facts = submit.get("details", [{}])[0].get(name, {})
     verdict = "may be handed in" if facts.get("may_be_handed_in") else "model too large"
     return f"{name}: {verdict}, model {facts.get('model_mb')} MB"

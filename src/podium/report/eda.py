@@ -27,7 +27,7 @@ from podium.data.manifest import (
     make_problem_table,
 )
 from podium.data.params import ListingParams
-from podium.files import write_csv, write_json, write_text
+from podium.files import write_csv, write_metrics, write_text
 from podium.report.eda_baselines import Baseline, Baselines, measure_baselines
 
 PROBLEMS = Path("data/problems.csv")
@@ -35,6 +35,16 @@ METRICS = Path("metrics/eda.json")
 REPORT = Path("reports/eda")
 PAGE = REPORT / "eda.html"
 
+# What experiments are compared by; the rest of the metrics goes under `details`.
+_HEADLINE = (
+    "n_train",
+    "n_test",
+    "n_problems",
+    "conflicting_groups",
+    "majority_accuracy",
+    "linear_accuracy",
+    "border_accuracy",
+)
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _CHANNELS = ("red", "green", "blue")
@@ -122,7 +132,7 @@ def write_eda(root: Path, eda: Eda, page: str) -> None:
     for name, table in eda.tables.items():
         write_csv(root / REPORT / f"{name}.csv", table)
     write_text(root / PAGE, page)
-    write_json(root / METRICS, eda.metrics)
+    write_metrics(root / METRICS, eda.metrics, _HEADLINE)
 
 
 def make_summary(eda: Eda) -> list[str]:
