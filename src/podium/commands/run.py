@@ -65,7 +65,7 @@ def _bring_data(root: Path, competition: CompetitionParams) -> None:
         return
     if competition.name == "demo":
         for line in make_demo(root):
-            print(line)
+            print(line, flush=True)  # before what dvc prints
         return
     raise PodiumError(
         f"{source} is missing, and DVC's cache does not hold it: `dvc pull`, or bring the files in "
