@@ -185,7 +185,7 @@ def test_the_two_stages(tmp_path: Path) -> None:
     listed = read_column(tmp_path / "data/train_list.csv", "image_id")
     assert set(listed) == {name for name, fold in folds.items() if fold != "1"}
     report = json.loads((tmp_path / "metrics/label_shuffle.json").read_text())
-    assert report["rows"] == len(listed) == 2 * report["images_per_class"]["0"]
+    assert report["rows"] == len(listed) == 2 * report["details"][0]["images_per_class"]["0"]
     assert json.loads((tmp_path / "metrics/split.json").read_text())["n_images"] == 90
 
 
