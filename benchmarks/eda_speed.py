@@ -58,7 +58,7 @@ def compare(name: str, paths: list[Path]) -> None:
     print(
         f"{name}: {len(paths)} images, bare Pillow draft loop {rates['bare']:.0f} images/s, "
         f"eda {rates['eda']:.0f} images/s, ratio {rates['eda'] / rates['bare']:.2f} "
-        f"(at least {LEAST_RATIO} for photographs)"
+        f"(target: at least {LEAST_RATIO})"
     )
 
 
