@@ -1,4 +1,6 @@
-"""Stage compress: the trained weights -> deploy/, measured on the files that ship.
+"""Stage compress: a trained model -> deploy/, measured on the files that ship.
+
+Of several folds' models it is the first, measured on its own val fold.
 
 In: models/, data/manifest.csv, data/splits.csv, data/train_list.csv, the images.
 Out: deploy/, metrics/compress.json; clocks go to metrics/measured/latency.json.
@@ -6,12 +8,12 @@ Out: deploy/, metrics/compress.json; clocks go to metrics/measured/latency.json.
 
 from pathlib import Path
 
-from podium.data.label_shuffle import load_train_list
+from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
-from podium.data.params import CompetitionParams, SplitParams
+from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
 from podium.engine.scoring import load_calibration_images, make_val_set
-from podium.engine.weights import load_network
+from podium.engine.weights import find_folds, fold_folder, load_network
 from podium.files import write_json, write_metrics
 from podium.params import Params, Seed, load_params
 from podium.slim.compression import Judge, compress
@@ -28,7 +30,6 @@ class CompressStageParams(Params):
 
     seed: Seed
     competition: CompetitionParams
-    split: SplitParams
     evaluate: EvaluateParams
     compress: CompressParams
 
@@ -42,9 +43,10 @@ def main() -> None:
         primary_metric=params.evaluate.primary,
         bootstrap_draws=params.evaluate.bootstrap_draws,
     )
-    network, preprocessing, card = load_network(Path("models"))
+    fold = find_folds(Path("models"))[0]
+    network, preprocessing, card = load_network(fold_folder(Path("models"), fold))
     manifest = load_manifest(Path("data/manifest.csv"))
-    val = make_val_set(manifest, load_splits(Path("data/splits.csv")), params.split.val_fold)
+    val = make_val_set(manifest, load_splits(Path("data/splits.csv")), fold)
     targets = task.targets(val.labels)
     judge = Judge(
         images=val.images(preprocessing.image_size_px),
@@ -54,7 +56,7 @@ def main() -> None:
     )
     calibration = load_calibration_images(
         manifest,
-        load_train_list(Path("data/train_list.csv")),
+        load_train_lists(Path("data/train_list.csv"))[fold],
         params.compress.calibration_images,
         preprocessing.image_size_px,
         params.seed,

@@ -1,4 +1,4 @@
-"""Stage evaluate: the saved weights on the val fold -> predictions, metrics, plots.
+"""Stage evaluate: each saved model on the fold it was not trained on -> predictions, metrics, plots.
 
 In: models/, data/manifest.csv, data/splits.csv, the images.
 Out: predictions/val.csv, metrics/evaluate.json, reports/evaluate/*.csv.
@@ -7,10 +7,10 @@ Out: predictions/val.csv, metrics/evaluate.json, reports/evaluate/*.csv.
 from pathlib import Path
 
 from podium.data.manifest import load_manifest
-from podium.data.params import CompetitionParams, SplitParams
+from podium.data.params import CompetitionParams
 from podium.data.predictions import write_predictions
 from podium.data.splits import load_splits
-from podium.engine.scoring import make_val_set, predict_val
+from podium.engine.scoring import predict_out_of_fold
 from podium.files import write_csv, write_json
 from podium.params import Params, Seed, load_params
 from podium.stage import run_stage
@@ -25,7 +25,6 @@ class EvaluateStageParams(Params):
 
     seed: Seed
     competition: CompetitionParams
-    split: SplitParams
     evaluate: EvaluateParams
 
 
@@ -40,15 +39,21 @@ def main() -> None:
     )
     manifest = load_manifest(Path("data/manifest.csv"))
     splits = load_splits(Path("data/splits.csv"))
-    val = make_val_set(manifest, splits, params.split.val_fold)
-    probabilities = predict_val(Path("models"), val, task)
-    targets = task.targets(val.labels)
-    metrics = task.metrics(probabilities, targets, val.groups, params.seed)
-    write_predictions(Path("predictions/val.csv"), val.image_ids, probabilities, task.classes)
-    for name, frame in task.plots(probabilities, targets).items():
+    found = predict_out_of_fold(Path("models"), manifest, splits, task)
+    targets = task.targets(found.val.labels)
+    metrics = task.metrics(found.probabilities, targets, found.val.groups, params.seed)
+    write_predictions(
+        Path("predictions/val.csv"),
+        found.val.image_ids,
+        found.probabilities,
+        task.classes,
+        found.folds,
+    )
+    for name, frame in task.plots(found.probabilities, targets).items():
         write_csv(Path(f"reports/evaluate/{name}.csv"), frame)
     write_json(Path("metrics/evaluate.json"), metrics)
-    print(f"{NAME}: val {task.summary(metrics)}")
+    held_out = ", ".join(str(fold) for fold in sorted(set(found.folds)))
+    print(f"{NAME}: val (fold {held_out}): {task.summary(metrics)}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Stage features: images -> what a frozen trunk sees in them, computed once.
 
-In: data/manifest.csv and the images. Out: features/, empty of arrays unless model.freeze needs them.
+In: data/manifest.csv and the images. Out: features/, empty of arrays where nothing is frozen.
 """
 
 from pathlib import Path
 
 from podium.data.manifest import load_manifest
-from podium.engine.features import write_features
+from podium.engine.features import FeatureRecipe, write_features
+from podium.engine.params import TrainParams
+from podium.engine.phases import make_plan
 from podium.models.params import ModelParams
-from podium.params import ImageSize, Params, load_params
+from podium.params import ImageSize, Params, Seed, load_params
 from podium.stage import run_stage
 
 NAME = "features"
@@ -17,21 +19,32 @@ NAME = "features"
 class FeaturesStageParams(Params):
     """What this stage reads of params.yaml."""
 
+    seed: Seed
     image_size: ImageSize
     model: ModelParams
+    train: TrainParams
 
 
 def main() -> None:
     params = load_params(FeaturesStageParams)
-    manifest = load_manifest(Path("data/manifest.csv"))
-    done = write_features(
-        Path("features"),
-        manifest,
-        params.model.name,
-        params.model.pretrained,
+    plan = make_plan(
         params.model.freeze,
+        params.model.pretrained,
+        params.train.unfreeze,
+        params.train.size_schedule,
         params.image_size,
     )
+    recipe = FeatureRecipe(
+        trunk=params.model.name,
+        pretrained=params.model.pretrained,
+        top_layers=params.model.top_layers,
+        views=params.train.views,
+        augment=params.train.augment,
+        flip=params.train.flip,
+        seed=params.seed,
+    )
+    manifest = load_manifest(Path("data/manifest.csv"))
+    done = write_features(Path("features"), manifest, plan, recipe, params.image_size)
     print(f"{NAME}: {done}")
 
 

@@ -1,14 +1,15 @@
-"""Stage label_shuffle: manifest and splits -> data/train_list.csv (image_id, repeats allowed)."""
+"""Stage label_shuffle: manifest and splits -> data/train_list.csv (image_id, val_fold).
+
+For each fold that is held out, the training list of all others; an image may be listed repeatedly.
+"""
 
 from pathlib import Path
 
-import pandas as pd
-
-from podium.data.label_shuffle import label_shuffle, make_label_shuffle_report, make_train_rows
+from podium.data.label_shuffle import make_train_lists, write_train_lists
 from podium.data.manifest import load_manifest
 from podium.data.params import LabelShuffleParams, SplitParams
 from podium.data.splits import load_splits
-from podium.files import write_csv, write_metrics
+from podium.files import write_metrics
 from podium.params import Params, Seed, load_params
 from podium.stage import run_stage
 
@@ -27,16 +28,18 @@ def main() -> None:
     params = load_params(LabelShuffleStageParams)
     manifest = load_manifest(Path("data/manifest.csv"))
     splits = load_splits(Path("data/splits.csv"))
-    rows = make_train_rows(manifest, splits, params.split.val_fold)
-    image_ids, labels = rows["image_id"].tolist(), rows["label"].tolist()
-    listed = label_shuffle(image_ids, labels, params.label_shuffle.balance, params.seed)
-    label_of = dict(zip(image_ids, labels, strict=True))
-    report = make_label_shuffle_report(labels, [label_of[image_id] for image_id in listed])
-    write_csv(Path("data/train_list.csv"), pd.DataFrame({"image_id": listed}))
+    lists, report = make_train_lists(
+        manifest,
+        splits,
+        params.split.val_fold,
+        params.label_shuffle.balance,
+        params.seed,
+    )
+    write_train_lists(Path("data/train_list.csv"), lists)
     write_metrics(Path("metrics/label_shuffle.json"), report, ("rows",))
     print(
         f"{NAME}: {report['images']} images of {len(report['rows_per_class'])} classes -> "
-        f"{report['rows']} training rows (val fold {params.split.val_fold} left out)"
+        f"{report['rows']} training rows (held out: fold {', '.join(map(str, lists))})"
     )
 
 

@@ -1,8 +1,8 @@
 """Stage submit: test predictions -> submissions in the organiser's exact format, checked.
 
 In: models/, deploy/, data/manifest.csv, the images, the sample submission.
-Out: predictions/test.csv, submission.csv (the trained weights), submission_compressed.csv (the
-model in deploy/), metrics/submit.json.
+Out: predictions/test.csv, submission.csv (the trained weights; the mean of several folds' models),
+submission_compressed.csv (the model in deploy/), metrics/submit.json.
 """
 
 from pathlib import Path
@@ -11,9 +11,8 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.predictions import write_predictions
 from podium.data.submission import check_submission, load_sample, make_submission
-from podium.engine.inference import run_network
+from podium.engine.ensemble import Ensemble
 from podium.engine.scoring import predict_test
-from podium.engine.weights import load_network
 from podium.files import write_bytes, write_metrics
 from podium.params import Params, load_params
 from podium.slim.deployment import Deployment
@@ -43,26 +42,23 @@ def main() -> None:
         params.competition.sample_submission,
         params.competition.sample_header,
     )
-    network, preprocessing, card = load_network(Path("models"))
+    ensemble = Ensemble(Path("models"))
     deployment = Deployment(Path("deploy"))
     sizes = {
-        "submission.csv": card["weights"]["bytes"],
+        "submission.csv": ensemble.size_bytes(),
         "submission_compressed.csv": deployment.size_bytes(),
     }
     size_report = check_size_limit(sizes, params.competition.max_model_mb)
 
     manifest = load_manifest(Path("data/manifest.csv"))
     test = manifest[manifest["source"] == "test"]
-    size_px = preprocessing.image_size_px
+    size_px = ensemble.preprocessing.image_size_px
     probabilities = {
         "submission.csv": predict_test(
-            manifest,
-            size_px,
-            lambda images: run_network(network, images, preprocessing, "predict test"),
-            task,
+            manifest, size_px, lambda images: ensemble.run(images, "predict test"), task
         ),
         "submission_compressed.csv": predict_test(
-            manifest, size_px, lambda images: deployment.run_images(images, "predict test"), task
+            manifest, size_px, lambda images: [deployment.run_images(images, "predict test")], task
         ),
     }
     write_predictions(

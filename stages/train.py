@@ -1,20 +1,24 @@
 """Stage train: training list and features or images -> weights and a model card.
 
 In: data/manifest.csv, data/splits.csv, data/train_list.csv, features/, the images.
-Out: models/ (weights.safetensors, card.json), reports/train/curve.csv, metrics/train.json.
+Out: models/foldK/ (weights.safetensors, card.json), reports/train/curve.csv, metrics/train.json.
+Run by dvc as rank 0, and by rank 0 for each further process; a killed run is gone on with.
 """
 
+import sys
 from pathlib import Path
 
-from podium.data.label_shuffle import load_train_list
+from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
-from podium.data.params import CompetitionParams, SplitParams
+from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
-from podium.engine.curves import VisualDLCurves, make_curve, visualdl_folder
-from podium.engine.fit import TrainingInputs, fit
-from podium.engine.params import TrainParams
+from podium.engine.curves import make_curve
+from podium.engine.fit import TrainingInputs, fit_folds, make_train_metrics
+from podium.engine.params import RuntimeParams, TrainParams
+from podium.engine.processes import is_follower
+from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
-from podium.engine.weights import write_model
+from podium.engine.weights import fold_folder, write_model
 from podium.files import replace_folder, write_csv, write_json
 from podium.models.params import ModelParams
 from podium.params import (
@@ -31,6 +35,19 @@ from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.table import build_net_task, make_data_task
 
 NAME = "train"
+COMMAND = (sys.executable, "-m", "stages.train")
+# With the params, all that decides the weights: a checkpoint of other code or data is not used.
+CODE = [
+    Path("stages/train.py"),
+    Path("src/podium/runtime.py"),
+    *(Path("src/podium", room) for room in ("data", "tasks", "models", "engine")),
+]
+DATA = [
+    Path("data/manifest.csv"),
+    Path("data/splits.csv"),
+    Path("data/train_list.csv"),
+    Path("features/features.json"),
+]
 
 
 class TrainStageParams(Params):
@@ -42,9 +59,9 @@ class TrainStageParams(Params):
     batch_size: BatchSize
     image_size: ImageSize
     competition: CompetitionParams
-    split: SplitParams
     model: ModelParams
     train: TrainParams
+    runtime: RuntimeParams
     evaluate: EvaluateParams
 
 
@@ -60,24 +77,34 @@ def main() -> None:
     inputs = TrainingInputs(
         manifest=load_manifest(Path("data/manifest.csv")),
         splits=load_splits(Path("data/splits.csv")),
-        train_list=load_train_list(Path("data/train_list.csv")),
+        train_lists=load_train_lists(Path("data/train_list.csv")),
         features=Path("features"),
-        val_fold=params.split.val_fold,
     )
-    recipe = Recipe(params.train, params.lr, params.epochs, params.batch_size, params.seed)
-    with VisualDLCurves(visualdl_folder()) as curves:
-        fitted = fit(
-            inputs, params.model, recipe, params.image_size, data_task, net_task, curves.add
+    recipe = Recipe(
+        params.train, params.runtime, params.lr, params.epochs, params.batch_size, params.seed
+    )
+    key = make_training_key(params, CODE, DATA)
+    # A linear head is trained before a second process has started.
+    processes = 1 if params.model.freeze == "all" else params.train.processes
+    with open_run(processes, params.runtime, COMMAND, key, len(inputs.train_lists)) as run:
+        fitted = fit_folds(
+            inputs, params.model, recipe, params.image_size, data_task, net_task, run
         )
-    with replace_folder(Path("models")) as folder:
-        write_model(folder, fitted.state, fitted.card)
-    write_csv(Path("reports/train/curve.csv"), make_curve(fitted.trained.curve))
-    write_json(Path("metrics/train.json"), fitted.metrics)
+        if is_follower():
+            return
+        with replace_folder(Path("models")) as folder:
+            for fold, one in fitted.items():
+                write_model(fold_folder(folder, fold), one.state, one.card)
+        curves = {fold: one.trained.curve for fold, one in fitted.items()}
+        metrics = make_train_metrics(fitted)
+        write_csv(Path("reports/train/curve.csv"), make_curve(curves))
+        write_json(Path("metrics/train.json"), metrics)
+        run.note_written()
     print(
-        f"{NAME}: best val {data_task.primary.name} {fitted.metrics['best_val_score']:.4f} "
-        f"in epoch {fitted.trained.best_epoch}"
+        f"{NAME}: best val {data_task.primary.name} {metrics['best_val_score']:.4f} "
+        f"in epoch {metrics['best_epoch']:g}"
     )
 
 
 if __name__ == "__main__":
-    run_stage(NAME, main)
+    run_stage(NAME, main, is_helper=is_follower())

@@ -16,34 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podium.data.augment import make_augment
-from podium.engine.batches import FeatureSource, ImageSource, count_steps, epoch_batches
+from podium.engine.batches import ImageSource, count_steps, epoch_batches
 from podium.engine.curves import EpochRow, make_curve
 from podium.engine.inference import ExportedModel, Predictor, export, run_network
 from podium.engine.optimization import build_optimizer, learning_rate
-from podium.engine.params import TrainParams
-from podium.engine.training import Recipe, TrainingData, train
-from podium.engine.weights import read_state
+from podium.engine.training import Job, Recipe, Trained, train
+from podium.engine.weights import load_state, read_state
 from podium.errors import PodiumError
-from podium.models.networks import build_head, build_network, make_preprocessing
-from podium.tasks.classification.data import ClassificationData
+from podium.models.networks import build_network, make_preprocessing
 from podium.tasks.classification.net import ClassificationNet
+from tests.trainings import ONE_PHASE, params, recipe, toy_job
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def params(**changes: object) -> TrainParams:
-    values = {
-        "optimizer": "adamw",
-        "momentum": 0.9,
-        "weight_decay": 0.01,
-        "schedule": "cosine",
-        "warmup_epochs": 1.0,
-        "label_smoothing": 0.0,
-        "augment": "none",
-        "flip": "none",
-        "patience": 0,
-    }
-    return TrainParams.model_validate({**values, **changes})
 
 
 # --- batches
@@ -101,7 +85,8 @@ def test_flips_mirror_and_do_nothing_else(flip: str, views: int) -> None:
 def test_judging_sees_no_augmentation() -> None:
     images = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
     preprocessing = make_preprocessing("resnet18", 16)
-    source = ImageSource(images, list("abcd"), preprocessing, make_augment("light", "none", 0))
+    augment = make_augment("light", "none", 0)
+    source = ImageSource(images, images, list("abcd"), preprocessing, augment)
     assert np.array_equal(source.plain_inputs([1, 3]), preprocessing.apply(images[[1, 3]]))
     assert not np.array_equal(
         source.training_inputs([1, 3], [0, 0], 1), source.plain_inputs([1, 3])
@@ -127,7 +112,9 @@ def test_decay_spares_norm_and_bias(name: str) -> None:
     network = paddle.nn.Sequential(paddle.nn.Linear(3, 3), paddle.nn.BatchNorm1D(3))
     network[0].bias.set_value(paddle.ones([3]))
     before = read_state(network)
-    optimizer = build_optimizer(network, params(optimizer=name, weight_decay=0.5), 0.1)
+    optimizer = build_optimizer(
+        network, params(optimizer=name, weight_decay=0.5), 0.1, lambda name: 0
+    )
     for parameter in network.parameters():
         parameter.grad = paddle.zeros_like(parameter)
     optimizer.step()
@@ -140,61 +127,43 @@ def test_decay_spares_norm_and_bias(name: str) -> None:
 # --- the loop
 
 
-def toy(n: int = 90, k: int = 3) -> tuple[TrainingData, ClassificationData]:
-    rng = np.random.default_rng(0)
-    targets = np.arange(n) % k
-    features = rng.normal(size=(n, 8)).astype(np.float32)
-    features[np.arange(n), targets] += 3
-    task = ClassificationData(tuple("abc"[:k]), ordinal=False)
-    data = TrainingData(
-        source=FeatureSource(features),
-        targets=targets,
-        train_rows=np.arange(60),
-        val_rows=list(range(60, n)),
-        score=lambda outputs, t: task.score(task.predictions(outputs), t),
-    )
-    return data, task
-
-
-def run_toy(recipe: Recipe) -> tuple[paddle.nn.Layer, TrainingData, ClassificationData, object]:
-    data, task = toy()
-    paddle.seed(1)
-    head = build_head(8, 3, 0.1)
-    net_task = ClassificationNet(3, recipe.params.label_smoothing)
-    trained = train(head, net_task, data, recipe, task.primary, lambda row: None)
-    return head, data, task, trained
+def run_toy(how: Recipe) -> tuple[Job, Trained]:
+    job = toy_job(how)
+    return job, train(job, lambda row: None)
 
 
 def test_learns_and_keeps_the_best_epoch() -> None:
-    head, data, task, trained = run_toy(Recipe(params(), 0.05, 12, 16, 0))
-    scores = [row.val_score for row in trained.curve]  # type: ignore[attr-defined]
-    assert trained.best_score == max(scores) > 0.85  # type: ignore[attr-defined]
-    assert scores.index(max(scores)) + 1 == trained.best_epoch  # type: ignore[attr-defined]
-    head.eval()
-    outputs = np.array(head(paddle.to_tensor(data.source.plain_inputs(data.val_rows))))
-    score = task.score(task.predictions(outputs), data.targets[data.val_rows])
-    assert score == trained.best_score, "the network must be left in its best state"  # type: ignore[attr-defined]
+    job, trained = run_toy(recipe(epochs=12))
+    scores = [row.val_score for row in trained.curve]
+    assert trained.best_score == max(scores) > 0.85
+    assert scores.index(max(scores)) + 1 == trained.best_epoch
+    part = job.build(ONE_PHASE[0])
+    load_state(part.network, trained.best_state)
+    part.network.eval()
+    outputs = np.array(part.network(paddle.to_tensor(part.source.plain_inputs(job.data.val_rows))))
+    assert job.data.score(outputs, job.data.targets[job.data.val_rows]) == trained.best_score
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_same_seed_same_bits(optimizer: str) -> None:
-    recipe = Recipe(params(optimizer=optimizer, label_smoothing=0.1), 0.05, 3, 16, 0)
-    first, second = (read_state(run_toy(recipe)[0]) for _ in range(2))
+    how = recipe(optimizer=optimizer, label_smoothing=0.1)
+    first, second = (run_toy(how)[1].best_state for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_patience_stops_early() -> None:
-    _, _, _, trained = run_toy(Recipe(params(patience=2), 0.05, 50, 16, 0))
-    epochs = len(trained.curve)  # type: ignore[attr-defined]
-    assert epochs == trained.best_epoch + 2 < 50  # type: ignore[attr-defined]
+    _, trained = run_toy(recipe(epochs=50, patience=2))
+    assert len(trained.curve) == trained.best_epoch + 2 < 50
 
 
 def test_a_loss_that_explodes_stops_with_what_to_try() -> None:
-    recipe = Recipe(params(optimizer="sgd", warmup_epochs=0.0), 1e38, 3, 16, 0)
+    how = recipe(lr=1e38, optimizer="sgd", warmup_epochs=0.0)
     with pytest.raises(
-        PodiumError, match=r"the loss became .* epoch 1, step \d, at lr .*e\+37: try"
+        PodiumError,
+        match=r"the loss became .* epoch 1, step \d, at lr .*e\+3\d, on images row\d+, .* and 8 "
+        r"more: try a tenth of lr",
     ):
-        run_toy(recipe)
+        run_toy(how)
 
 
 def test_label_smoothing_is_the_papers_formula() -> None:
@@ -208,8 +177,16 @@ def test_label_smoothing_is_the_papers_formula() -> None:
 
 
 def test_curve_is_rounded_for_git() -> None:
-    frame = make_curve([EpochRow(1, 1 / 3, 2 / 3, 0.5, 1e-7 / 3)])
+    frame = make_curve({0: [EpochRow(1, 1 / 3, 2 / 3, 0.5, 1e-7 / 3)]})
     assert frame.iloc[0].tolist() == [1, 0.333333, 0.666667, 0.5, 3.33333e-08]
+
+
+def test_curve_of_several_folds_is_their_mean() -> None:
+    rows = {fold: [EpochRow(1, fold, 0.0, 0.0, 1.0)] for fold in (0, 1, 2)}
+    rows[1].append(EpochRow(2, 5.0, 0.0, 0.0, 1.0))
+    frame = make_curve(rows)
+    assert frame["train_loss"].tolist() == [1.0, 5.0]
+    assert frame["epoch"].tolist() == [1, 2]
 
 
 # --- inference
@@ -279,10 +256,10 @@ import hashlib, numpy as np, paddle
 from podium.models.networks import build_network
 from podium.engine.optimization import build_optimizer
 from podium.engine.weights import read_state
-from tests.test_engine import params
+from tests.trainings import params
 paddle.seed(0)
 network = build_network("resnet18", False, 3, 0.2)
-optimizer = build_optimizer(network, params(), 1e-3)
+optimizer = build_optimizer(network, params(), 1e-3, lambda name: 0)
 x = paddle.to_tensor(np.random.default_rng(0).normal(size=(16, 3, 48, 48)).astype("float32"))
 y = paddle.to_tensor(np.arange(16) % 3)
 for _ in range(3):

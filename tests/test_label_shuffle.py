@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 
 from podium.data.label_shuffle import (
     label_shuffle,
-    load_train_list,
+    load_train_lists,
     make_label_shuffle_report,
+    make_train_lists,
     make_train_rows,
     rows_per_class,
+    write_train_lists,
 )
 from podium.errors import PodiumError
 
@@ -119,15 +121,31 @@ def test_report() -> None:
     }
 
 
-def test_load_train_list(tmp_path: Path) -> None:
+def test_train_lists(tmp_path: Path) -> None:
     path = tmp_path / "train_list.csv"
     with pytest.raises(PodiumError, match="is missing"):
-        load_train_list(path)
-    path.write_text("image_id\n")
-    with pytest.raises(PodiumError, match="got 0 rows"):
-        load_train_list(path)
-    path.write_text("image_id\nb.jpg\nNA\nb.jpg\n")
-    assert load_train_list(path) == ["b.jpg", "NA", "b.jpg"]
+        load_train_lists(path)
+    for bad in ("image_id,val_fold\n", "image_id\nb.jpg\n", "image_id,val_fold\nb.jpg,x\n"):
+        path.write_text(bad)
+        with pytest.raises(PodiumError, match="expected rows of image_id and a fold's number"):
+            load_train_lists(path)
+    lists = {0: ["b.jpg", "NA", "b.jpg"], 3: ["c,d"]}
+    write_train_lists(path, lists)
+    assert load_train_lists(path) == lists
+
+
+def test_all_folds_are_held_out_once() -> None:
+    ids, labels = make_rows({"a": 12, "b": 6})
+    manifest = pd.DataFrame({"image_id": ids, "label": labels})
+    splits = pd.DataFrame({"image_id": ids, "fold": [row % 3 for row in range(len(ids))]})
+    lists, report = make_train_lists(manifest, splits, "all", 1.0, 0)
+    assert list(lists) == [0, 1, 2]
+    for fold, listed in lists.items():
+        assert set(listed) == set(splits.loc[splits["fold"] != fold, "image_id"])
+        (one,) = make_train_lists(manifest, splits, fold, 1.0, 0)[0].values()
+        assert one == listed
+    assert report["images"] == 18
+    assert report["rows"] == sum(map(len, lists.values()))
 
 
 PARAMS = """\

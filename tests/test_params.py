@@ -87,12 +87,12 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 def test_frozen_random_trunk_is_refused() -> None:
     with pytest.raises(ValidationError, match="frozen random trunk"):
-        ModelParams(name="resnet18", pretrained=False, freeze="all", dropout=0.0)
+        ModelParams(name="resnet18", pretrained=False, freeze="all", top_layers=6, dropout=0.0)
 
 
 def test_weights_that_would_need_the_network_are_refused() -> None:
     with pytest.raises(ValidationError, match="offline weights exist for efficientnet_lite0 only"):
-        ModelParams(name="resnet18", pretrained=True, freeze="none", dropout=0.0)
+        ModelParams(name="resnet18", pretrained=True, freeze="none", top_layers=6, dropout=0.0)
 
 
 def test_nan_is_refused_in_every_section() -> None:

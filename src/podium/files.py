@@ -30,7 +30,7 @@ PARTIAL = ".partial"  # how unfinished files and folders end
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    remove_abandoned(path)
     partial, handle = _make_partial(path, folder=False)
     try:
         with os.fdopen(handle, "wb") as stream:  # open, and so locked, until the file has its name
@@ -74,7 +74,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    remove_abandoned(path)
     fresh, handle = _make_partial(path, folder=True)
     try:
         yield fresh
@@ -112,7 +112,7 @@ def _make_partial(path: Path, folder: bool) -> tuple[Path, int]:
         os.close(handle)  # likewise
 
 
-def _remove_abandoned(path: Path) -> None:
+def remove_abandoned(path: Path) -> None:
     """Remove what killed writers of `path` left: what nobody holds a lock on."""
     for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}")):
         with contextlib.suppress(FileNotFoundError, BlockingIOError):

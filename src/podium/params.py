@@ -35,6 +35,7 @@ TOP_LEVEL_KEYS = (
     "label_shuffle",
     "model",
     "train",
+    "runtime",
     "evaluate",
     "compress",
 )

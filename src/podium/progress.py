@@ -11,6 +11,7 @@ from typing import TypeVar
 ItemT = TypeVar("ItemT")
 
 PLAIN_LINE_EVERY_S = 10.0
+EPOCH_LINE_EVERY_S = 30.0
 
 
 def track(items: Iterable[ItemT], total: int, label: str) -> Iterator[ItemT]:
@@ -53,12 +54,22 @@ def _track_in_pipe(items: Iterable[ItemT], total: int, label: str) -> Iterator[I
 
 
 class EpochBar:
-    """One epoch's progress on a terminal: loss, learning rate, images/s, time left. Silent in a
-    pipe, where the loop prints a line per epoch."""
+    """One epoch's progress: loss, learning rate, images/s, time left. In a pipe, where the loop
+    prints a line per epoch, a line now and then in a long one.
 
-    def __init__(self, label: str, n_images: int) -> None:
+    Args:
+        label: what it says.
+        n_images: in the whole epoch.
+        done: of them, before this process took over.
+        shown: false: nothing is said.
+    """
+
+    def __init__(self, label: str, n_images: int, done: int = 0, shown: bool = True) -> None:
         self._bar = None
-        if not sys.stderr.isatty():
+        self._label, self._total, self._shown = label, n_images, shown
+        self._before = self._done = done
+        self._start = self._said = time.monotonic()
+        if not shown or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -71,9 +82,9 @@ class EpochBar:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(label, total=n_images, loss=math.nan, lr=math.nan, rate=0.0)
-        self._start = time.monotonic()
-        self._done = 0
+        self._task = self._bar.add_task(
+            label, total=n_images, completed=done, loss=math.nan, lr=math.nan, rate=0.0
+        )
 
     def __enter__(self) -> EpochBar:
         if self._bar:
@@ -86,8 +97,16 @@ class EpochBar:
 
     def advance(self, n_images: int, loss: float, lr: float) -> None:
         """`n_images` more are done."""
-        if not self._bar:
-            return
         self._done += n_images
-        rate = self._done / max(1e-9, time.monotonic() - self._start)
-        self._bar.update(self._task, advance=n_images, loss=loss, lr=lr, rate=rate)
+        now = time.monotonic()
+        rate = (self._done - self._before) / max(1e-9, now - self._start)
+        if self._bar:
+            self._bar.update(self._task, advance=n_images, loss=loss, lr=lr, rate=rate)
+        elif self._shown and now - self._said >= EPOCH_LINE_EVERY_S:
+            self._said = now
+            print(
+                f"{self._label}: {self._done}/{self._total} images, loss {loss:.4f}, "
+                f"{rate:.0f} images/s",
+                file=sys.stderr,
+                flush=True,
+            )

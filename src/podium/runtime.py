@@ -6,8 +6,10 @@ change bits (worker counts) may follow the cores at hand.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -37,6 +39,18 @@ def configure_math() -> None:
     # Paddle's remarks about itself, at every import and every training: nothing a user could mend.
     for remark in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=remark, category=UserWarning)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep what is freed: a training step asks for the same buffers again, and
+    every one that went back to the kernel costs its page faults anew (5 % of a ResNet-18 step)."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt:
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def cpu_class() -> str:

@@ -13,7 +13,7 @@ from podium.data.params import (
     LabelShuffleParams,
     SplitParams,
 )
-from podium.engine.params import TrainParams
+from podium.engine.params import RuntimeParams, TrainParams
 from podium.models.params import ModelParams
 from podium.params import BatchSize, Epochs, ImageSize, LearningRate, Params, Seed
 from podium.slim.params import CompressParams
@@ -35,5 +35,6 @@ class AllParams(Params):
     label_shuffle: LabelShuffleParams
     model: ModelParams
     train: TrainParams
+    runtime: RuntimeParams
     evaluate: EvaluateParams
     compress: CompressParams

@@ -38,8 +38,14 @@ def _stop_at_once(*_: object) -> None:
     os._exit(130)
 
 
-def run_stage(name: str, work: Callable[[], None]) -> None:
+def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> None:
     """Run `work` as the stage `name` and end the process.
+
+    Args:
+        name: of the stage.
+        work: all of it.
+        is_helper: this process only lends a hand to the one that runs the stage: it holds no lock,
+            writes nothing, and leaves it to the other to explain what went wrong.
 
     Exit codes: 0 done; 2 the user's input (one `error:` line on stderr); 130 Ctrl-C; a bug keeps
     its traceback and Python's exit code 1. Seconds (imports included) and CPU class go to
@@ -47,6 +53,8 @@ def run_stage(name: str, work: Callable[[], None]) -> None:
     """
     if signal.getsignal(signal.SIGINT) is _stop_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is a clean-up
+    if is_helper:
+        _help(work)
     busy = f"another process is still writing stage {name!r}: wait for it or end it, then run again"
     try:
         with hold_lock(LOCKS / f"{name}.lock", busy):
@@ -56,14 +64,23 @@ def run_stage(name: str, work: Callable[[], None]) -> None:
             write_json(MEASURED / f"{name}.json", facts)
     except PodiumError as error:
         _fail(name, str(error))
-    except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C; finished stages are kept", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "stopped by Ctrl-C; finished stages are kept"
+        print(f"{name}: {said}", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         line = explain_os_error(error)
         if line is None:
             raise
         _fail(name, line)
+
+
+def _help(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except (PodiumError, KeyboardInterrupt):
+        sys.exit(EXIT_USER_ERROR)
+    sys.exit(0)
 
 
 def _fail(name: str, message: str) -> None:

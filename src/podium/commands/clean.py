@@ -8,6 +8,7 @@ from pathlib import Path
 # Never data/raw, models/, deploy/, submissions or DVC's cache: they may hold the only copy.
 REMOVABLE = (
     Path(".podium/store"),
+    Path(".podium/checkpoints"),
     Path(".podium/visualdl"),
     Path(".dvc/tmp"),
     Path(".mypy_cache"),

@@ -6,7 +6,9 @@ before, and a resumed or a differently parallel run sees the same pixels.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 from podium.data.decode import RGB
 from podium.runtime import derive_seed
@@ -15,19 +17,42 @@ from podium.runtime import derive_seed
 Augment = Callable[[RGB, int, str, int], RGB]
 
 
-def make_augment(preset: str, flip: str, seed: int) -> Augment | None:
+def make_augment(preset: str, flip: str, seed: int, strength: float = 1.0) -> Augment | None:
     """The augmentation that `train.augment` and `train.flip` name; None where both are `none`.
 
     `light` moves, turns and tints a little. Mirroring is a choice of its own, since a mirrored
-    digit or hand sign is another class and a mirrored lemon is a lemon.
+    digit or hand sign is another class and a mirrored lemon is a lemon. Several threads may call
+    the result at once.
+
+    Args:
+        preset: none | light.
+        flip: none | horizontal | both.
+        seed: of all draws.
+        strength: > 0 .. 1, scales every range of the preset; mirrors are as frequent as ever.
     """
     if preset == flip == "none":
         return None
+    own = threading.local()  # a step holds its random state: each thread has its own steps
+
+    def augment(image: RGB, epoch: int, image_id: str, occurrence: int) -> RGB:
+        if not hasattr(own, "steps"):
+            own.steps = _make_steps(preset, flip, strength)
+        # One seed per step: Compose would give all steps the same one, and so, for example,
+        # mirror upside down whenever it mirrors left to right.
+        for number, step in enumerate(own.steps):
+            step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
+            image = step(image=image)["image"]
+        return image
+
+    return augment
+
+
+def _make_steps(preset: str, flip: str, strength: float) -> list[Any]:
     import albumentations
     import cv2
 
     cv2.setNumThreads(0)
-    steps = []
+    steps: list[Any] = []
     if flip in ("horizontal", "both"):
         steps.append(albumentations.HorizontalFlip(p=0.5))
     if flip == "both":
@@ -35,23 +60,18 @@ def make_augment(preset: str, flip: str, seed: int) -> Augment | None:
     if preset == "light":
         steps += [
             albumentations.Affine(
-                scale=(0.9, 1.1),
-                rotate=(-15, 15),
-                translate_percent=(-0.05, 0.05),
+                scale=(1 - 0.1 * strength, 1 + 0.1 * strength),
+                rotate=(-15 * strength, 15 * strength),
+                translate_percent=(-0.05 * strength, 0.05 * strength),
                 border_mode=cv2.BORDER_REFLECT_101,
                 p=0.9,
             ),
             albumentations.ColorJitter(
-                brightness=0.15, contrast=0.15, saturation=0.15, hue=0.02, p=0.8
+                brightness=0.15 * strength,
+                contrast=0.15 * strength,
+                saturation=0.15 * strength,
+                hue=0.02 * strength,
+                p=0.8,
             ),
         ]
-
-    def augment(image: RGB, epoch: int, image_id: str, occurrence: int) -> RGB:
-        # One seed per step: Compose would give all steps the same one, and so, for example,
-        # mirror upside down whenever it mirrors left to right.
-        for number, step in enumerate(steps):
-            step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
-            image = step(image=image)["image"]
-        return image
-
-    return augment
+    return steps

@@ -1,29 +1,34 @@
 """Decoded images of a manifest, as one uint8 array on disk that every later stage shares.
 
-In: manifest rows. Out: a read-only memory map (N, size, size, 3). Decoding 640 px JPEGs costs far
-more than reading the result back, and a memory map keeps the resident size flat for any N.
+In: manifest rows. Out: their pixels (N, size, size, 3), read from the disk when asked for. Decoding
+640 px JPEGs costs far more than reading the result back, and memory stays flat for any N.
 """
 
 from __future__ import annotations
 
-import os
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
-from numpy.lib.format import open_memmap
 
 from podium.data import decode
 from podium.data.decode import RGB, decode_file
 from podium.data.store import get_or_make, make_key
+from podium.data.stored_rows import StoredRows, write_rows
 from podium.errors import PodiumError
 from podium.progress import track
 from podium.runtime import available_cores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Decoded images, uint8 (N, H, W, 3), in memory or on the disk.
+Images = RGB | StoredRows
 
 
 def readable_rows(manifest: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -32,11 +37,11 @@ def readable_rows(manifest: pd.DataFrame, source: str) -> pd.DataFrame:
     return manifest[chosen].reset_index(drop=True)
 
 
-def load_images(rows: pd.DataFrame, size_px: int, label: str) -> RGB:
+def load_images(rows: pd.DataFrame, size_px: int, label: str) -> StoredRows:
     """The images of manifest rows as uint8 (N, size_px, size_px, 3), in the rows' order.
 
     Stages that ask for the same rows share one decoding, so they ask for all train rows or all
-    readable test rows, and index the result.
+    readable test rows, and select from the result.
 
     Args:
         rows: manifest rows whose `problem` is empty.
@@ -47,38 +52,33 @@ def load_images(rows: pd.DataFrame, size_px: int, label: str) -> RGB:
         PodiumError: a file is in the manifest but gone.
     """
     paths: list[str] = rows["path"].tolist()
-    if not paths:
-        return np.zeros((0, size_px, size_px, 3), np.uint8)
     shape = (len(paths), size_px, size_px, 3)
     code = Path(decode.__file__).read_text(encoding="utf-8")
     key = make_key(code, PIL.__version__, str(size_px), *rows["sha256"])
 
     def make(target: Path) -> None:
-        images = open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-        _reserve(target)
-        with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes without the GIL
-            decoded = pool.map(lambda path: _decode(path, size_px), paths)
-            for row, image in enumerate(track(decoded, len(paths), label)):
-                images[row] = image
-        images.flush()
+        images = _decode_all(paths, size_px)
+        write_rows(target, track(images, len(paths), label), shape, np.uint8)
 
     def check(target: Path) -> bool:
         try:
-            stored = np.load(target, mmap_mode="r")
+            stored = StoredRows(target)
         except (ValueError, EOFError):
             return False
-        return bool(stored.shape == shape and stored.dtype == np.uint8)
+        return stored.shape == shape and stored.dtype == np.uint8
 
-    images: RGB = np.load(get_or_make(key, ".npy", make, check), mmap_mode="r")
-    return images
+    return StoredRows(get_or_make(key, ".npy", make, check))
 
 
-def _reserve(path: Path) -> None:
-    """Give every byte of a sparse file its place on the disk, so that a full one is an OSError
-    here and not a bus error when the memory map is written."""
-    if hasattr(os, "posix_fallocate"):  # macOS has none
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+def _decode_all(paths: list[str], size_px: int) -> Iterator[RGB]:
+    """The images in order, decoded on all cores; few of them wait in memory."""
+    cores = available_cores()
+    todo = iter(paths)
+    with ThreadPoolExecutor(cores) as pool:  # Pillow decodes without the GIL
+        waiting = deque(pool.submit(_decode, path, size_px) for path in islice(todo, 4 * cores))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(_decode, path, size_px) for path in islice(todo, 1))
 
 
 def _decode(path: str, size_px: int) -> RGB:

@@ -9,17 +9,20 @@ of the largest class, modulo the class's size; concatenate; shuffle.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from podium.errors import PodiumError
+from podium.files import write_csv
 from podium.runtime import derive_seed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_COLUMNS = ("image_id", "val_fold")
 
 
 def rows_per_class(class_sizes: dict[str, int], balance: float) -> dict[str, int]:
@@ -74,6 +77,11 @@ def make_label_shuffle_report(
     }
 
 
+def choose_val_folds(splits: pd.DataFrame, val_fold: int | str) -> list[int]:
+    """The folds that are held out, each by a training of its own: one, or all in order."""
+    return sorted(set(splits["fold"].tolist())) if val_fold == "all" else [int(val_fold)]
+
+
 def make_train_rows(manifest: pd.DataFrame, splits: pd.DataFrame, val_fold: int) -> pd.DataFrame:
     """The manifest's rows of all folds but `val_fold`, sorted by image_id.
 
@@ -94,11 +102,41 @@ def make_train_rows(manifest: pd.DataFrame, splits: pd.DataFrame, val_fold: int)
     return manifest[manifest["image_id"].isin(listed)].sort_values("image_id", ignore_index=True)
 
 
-def load_train_list(path: Path) -> list[str]:
-    """Read train_list.csv: image ids in training order, repeats included.
+def make_train_lists(
+    manifest: pd.DataFrame,
+    splits: pd.DataFrame,
+    val_fold: int | str,
+    balance: float,
+    seed: int,
+) -> tuple[dict[int, list[str]], dict[str, Any]]:
+    """The training list for each fold that is held out, and what metrics/label_shuffle.json says.
+
+    The report counts the rows of all lists together, and each image once.
+    """
+    lists: dict[int, list[str]] = {}
+    label_of: dict[str, str] = {}
+    for fold in choose_val_folds(splits, val_fold):
+        rows = make_train_rows(manifest, splits, fold)
+        ids, labels = rows["image_id"].tolist(), rows["label"].tolist()
+        lists[fold] = label_shuffle(ids, labels, balance, seed)
+        label_of.update(zip(ids, labels, strict=True))
+    listed = [label_of[image_id] for ids in lists.values() for image_id in ids]
+    return lists, make_label_shuffle_report(list(label_of.values()), listed)
+
+
+def write_train_lists(path: Path, lists: Mapping[int, Sequence[str]]) -> None:
+    """Replace train_list.csv: for each fold that is held out, image ids in training order."""
+    import pandas as pd
+
+    rows = [(image_id, fold) for fold, listed in lists.items() for image_id in listed]
+    write_csv(path, pd.DataFrame(rows, columns=list(_COLUMNS)))
+
+
+def load_train_lists(path: Path) -> dict[int, list[str]]:
+    """Read train_list.csv: held-out fold -> image ids in training order, repeats included.
 
     Raises:
-        PodiumError: missing, empty, another column, or no rows.
+        PodiumError: missing, empty, other columns, a fold that is no number, or no rows.
     """
     import pandas as pd
 
@@ -106,9 +144,12 @@ def load_train_list(path: Path) -> list[str]:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         raise PodiumError(f"{path} is missing or empty: run `dvc repro label_shuffle`") from None
-    if tuple(rows.columns) != ("image_id",) or rows.empty:
+    if tuple(rows.columns) != _COLUMNS or rows.empty or not rows["val_fold"].str.isdecimal().all():
         raise PodiumError(
-            f"{path}: expected rows in one column image_id, got {len(rows)} rows in "
-            f"{', '.join(rows.columns)}: remove it and run `dvc repro label_shuffle`"
+            f"{path}: expected rows of image_id and a fold's number in val_fold, got {len(rows)} "
+            f"rows in {', '.join(rows.columns)}: remove it and run `dvc repro label_shuffle`"
         )
-    return rows["image_id"].tolist()
+    lists: dict[int, list[str]] = {}
+    for image_id, fold in zip(rows["image_id"], rows["val_fold"], strict=True):
+        lists.setdefault(int(fold), []).append(image_id)
+    return lists

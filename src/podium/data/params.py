@@ -85,11 +85,12 @@ class SplitParams(Section):
     """Stratified, group-aware k folds."""
 
     folds: Annotated[int, Field(ge=2, le=50)]
-    val_fold: Annotated[int, Field(ge=0)]
+    # The fold held out; all: each once, a model per fold.
+    val_fold: Annotated[int, Field(ge=0)] | Literal["all"]
 
     @model_validator(mode="after")
     def _check_val_fold(self) -> SplitParams:
-        if self.val_fold >= self.folds:
+        if self.val_fold != "all" and self.val_fold >= self.folds:
             raise ValueError(
                 f"split.val_fold below split.folds ({self.folds}), got {self.val_fold}"
             )

@@ -1,6 +1,7 @@
 """predictions/*.csv: raw probabilities per image, so that all that follows re-runs for free.
 
-Columns: image_id, then p_<class> for each class; rows sorted by image_id; floats exact.
+Columns: image_id, fold where a model per fold predicted, then p_<class> for each class; rows sorted
+by image_id; floats exact.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def write_predictions(
     image_ids: Sequence[str],
     probabilities: npt.NDArray[np.floating],
     classes: Sequence[str],
+    folds: Sequence[int] | None = None,
 ) -> None:
     """Replace `path` by the predictions, sorted by image_id.
 
@@ -37,6 +39,7 @@ def write_predictions(
         image_ids: n unique ids.
         probabilities: (n, k), 0..1, each row sums to 1 within `SUM_TOLERANCE`.
         classes: k class names.
+        folds: the fold of each row, held out by the model that predicted it.
 
     Raises:
         ValueError: any of that does not hold.
@@ -53,6 +56,8 @@ def write_predictions(
         raise ValueError(f"not probabilities: {problems[0]}")
     frame = pd.DataFrame(values, columns=_columns(classes)[1:])
     frame.insert(0, "image_id", pd.Series(list(image_ids), dtype=str))
+    if folds is not None:
+        frame.insert(1, "fold", list(folds))
     write_csv(path, frame.sort_values("image_id"))
 
 
@@ -77,6 +82,7 @@ def load_predictions(
     except (FileNotFoundError, pd.errors.EmptyDataError):
         raise PodiumError(f"{path} is missing or empty: run `dvc repro`") from None
     columns = _columns(classes)
+    frame = frame.drop(columns="fold", errors="ignore")
     if list(frame.columns) != columns:
         raise PodiumError(
             f"{path}: expected columns {', '.join(columns)}, got {', '.join(frame.columns)}"

@@ -6,25 +6,33 @@ function of the seed and the epoch, so nothing needs to be stored to continue a 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import islice, pairwise
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from podium.data.augment import Augment
-from podium.data.decode import RGB
+from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
+from podium.data.stored_rows import StoredRows
 from podium.runtime import derive_seed
 
 Rows = npt.NDArray[np.int64]
 Inputs = npt.NDArray[np.float32]
+TaskT = TypeVar("TaskT")
+MadeT = TypeVar("MadeT")
 
 
 class Source(Protocol):
-    """Where a net's inputs come from."""
+    """Where a net's inputs come from, by row number."""
+
+    def __len__(self) -> int:
+        """Rows."""
 
     def training_inputs(
         self, rows: Sequence[int], occurrences: Sequence[int], epoch: int
@@ -37,36 +45,66 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Features of a frozen trunk, float32 (N, features)."""
+    """What a frozen trunk, or its first layers, made of the images.
 
-    features: npt.NDArray[np.float32]
+    Attributes:
+        plain: of the images as they are, (N, ...).
+        views: of `n_views` augmented views of each, view after view, (n_views * N, ...); None to
+            learn on `plain`.
+    """
+
+    plain: npt.NDArray[np.float32] | StoredRows
+    views: npt.NDArray[np.float32] | StoredRows | None = None
+
+    def __len__(self) -> int:
+        return len(self.plain)
 
     def training_inputs(
         self, rows: Sequence[int], occurrences: Sequence[int], epoch: int
     ) -> Inputs:
-        """The rows' features, the same in every epoch."""
-        return self.features[rows]
+        """Of each row the epoch's view; a second use in the same epoch gets the next one."""
+        if self.views is None:
+            return self.plain_inputs(rows)
+        count = len(self.plain)
+        n_views = len(self.views) // count
+        numbers = [
+            (epoch - 1 + occurrence) % n_views * count + row
+            for row, occurrence in zip(rows, occurrences, strict=True)
+        ]
+        return self.views[numbers].astype(np.float32)
 
     def plain_inputs(self, rows: Sequence[int]) -> Inputs:
-        """The rows' features."""
-        return self.features[rows]
+        """Of the rows' images as they are."""
+        return self.plain[rows].astype(np.float32)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Decoded images, uint8 (N, H, W, 3), augmented and preprocessed."""
+    """Decoded images, augmented and preprocessed.
 
-    images: RGB
+    Attributes:
+        images: uint8 (N, H, W, 3), to learn from.
+        judged_images: the same ones at the size that the net is judged at.
+        image_ids: N.
+        preprocessing: pixels to inputs, of either size.
+        augment: None: learn from the images as they are.
+    """
+
+    images: Images
+    judged_images: Images
     image_ids: Sequence[str]
     preprocessing: Preprocessing
     augment: Augment | None
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def training_inputs(
         self, rows: Sequence[int], occurrences: Sequence[int], epoch: int
     ) -> Inputs:
         """The rows' images, float32 (n, 3, H, W), each with its own augmentation."""
         if self.augment is None:
-            return self.plain_inputs(rows)
+            return self.preprocessing.apply(self.images[rows])
         changed = [
             self.augment(self.images[row], epoch, self.image_ids[row], occurrence)
             for row, occurrence in zip(rows, occurrences, strict=True)
@@ -74,8 +112,8 @@ class ImageSource:
         return self.preprocessing.apply(np.stack(changed))
 
     def plain_inputs(self, rows: Sequence[int]) -> Inputs:
-        """The rows' images, float32 (n, 3, H, W)."""
-        return self.preprocessing.apply(self.images[rows])
+        """The rows' images, float32 (n, 3, H, W), to judge by."""
+        return self.preprocessing.apply(self.judged_images[rows])
 
 
 def epoch_batches(
@@ -102,7 +140,28 @@ def count_steps(n_rows: int, batch_size: int) -> int:
     return -(-n_rows // batch_size)
 
 
-def plain_batches(source: Source, rows: Sequence[int], batch_size: int) -> Iterator[Any]:
-    """Inputs of `rows` in order, nothing random."""
-    for start in range(0, len(rows), batch_size):
-        yield source.plain_inputs(rows[start : start + batch_size])
+def split_batch(n_rows: int, parts: int) -> list[range]:
+    """The passes over a batch, in order: contiguous, as equal as can be, and none of one row, on
+    which batch norm learns nothing. Fewer than `parts` where the batch is that small."""
+    used = max(1, min(parts, n_rows // 2))
+    bounds = [n_rows * number // used for number in range(used + 1)]
+    return [range(low, high) for low, high in pairwise(bounds)]
+
+
+def prefetch(
+    todo: Iterable[TaskT], make: Callable[[TaskT], MadeT], threads: int
+) -> Iterator[MadeT]:
+    """`make` of each, in order, made by `threads` threads while the caller is busy.
+
+    At most one more than `threads` wait in memory; an error comes where its turn is.
+    """
+    tasks = iter(todo)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    try:
+        waiting = deque(pool.submit(make, task) for task in islice(tasks, threads + 1))
+        while waiting:
+            made = waiting.popleft().result()
+            waiting.extend(pool.submit(make, task) for task in islice(tasks, 1))
+            yield made
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

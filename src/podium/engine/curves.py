@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,16 +26,14 @@ class EpochRow:
     lr: float
 
 
-def make_curve(rows: list[EpochRow]) -> pd.DataFrame:
-    """The rows as a table for plots/train.csv, values rounded to 6 significant digits."""
-    rounded = [
-        {
-            key: float(f"{value:.6g}") if key != "epoch" else value
-            for key, value in asdict(row).items()
-        }
-        for row in rows
-    ]
-    return pd.DataFrame(rounded, columns=list(EpochRow.__dataclass_fields__))
+def make_curve(curves: Mapping[int, list[EpochRow]]) -> pd.DataFrame:
+    """The table of reports/train/curve.csv: the mean over the folds that ran the epoch, rounded to
+    6 significant digits."""
+    rows = pd.DataFrame([asdict(row) for curve in curves.values() for row in curve])
+    means = rows.groupby("epoch", as_index=False).mean()
+    for column in means.columns.drop("epoch"):
+        means[column] = [float(f"{value:.6g}") for value in means[column]]
+    return means
 
 
 def visualdl_folder() -> Path:

@@ -1,85 +1,181 @@
-"""Features of a frozen trunk, computed once for all images and kept as a DVC output.
+"""What a frozen trunk, or its first layers, makes of the training images: computed once.
 
-features/train.npy, features/test.npy   float32 (rows, features), the manifest's order; of the
-                                         test rows the readable ones
-features/features.json                   what made them; `"freeze": "none"` and no arrays when the
-                                         trunk trains and nothing is to be kept
+It runs in the inference engine, ten times as fast as a training step. In `dvc.yaml` it is a stage:
+big and slow enough to be kept, and untouched by a change of lr.
+
+features/PART-SIZE-plain.npy   of the images as they are, at image_size: what the net is judged on
+features/PART-SIZE-views.npy   of augmented views, view after view, at the phase's size
+features/features.json         what made them; no arrays when no phase has anything frozen
+
+PART: head (the trunk's output, float32) | top (the map after the first layers, float16).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from paddle import nn
 
-from podium.data.image_cache import load_images, readable_rows
-from podium.engine.inference import run_network
+from podium.data.augment import make_augment
+from podium.data.image_cache import Images, load_images, readable_rows
+from podium.data.stored_rows import StoredRows, write_rows
+from podium.engine.batches import FeatureSource, ImageSource, Source, prefetch
+from podium.engine.inference import Outputs, Predictor, export
+from podium.engine.phases import ALL, HEAD, Phase
 from podium.errors import PodiumError
-from podium.files import replace_folder, write_bytes, write_json
-from podium.models.networks import build_trunk, make_preprocessing
+from podium.files import replace_folder, write_json
+from podium.models.networks import LowerTrunk, build_trunk, make_preprocessing
+from podium.progress import track
 
 META_FILE = "features.json"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """What decides a feature, beside the image and the phase: see params.yaml, `model` and
+    `train`."""
+
+    trunk: str
+    pretrained: bool
+    top_layers: int
+    views: int
+    augment: str
+    flip: str
+    seed: int
 
 
 def write_features(
     folder: Path,
     manifest: pd.DataFrame,
-    name: str,
-    pretrained: bool,
-    freeze: str,
+    plan: Sequence[Phase],
+    recipe: FeatureRecipe,
     image_size_px: int,
 ) -> str:
-    """Compute and write the features of every readable image; returns a line that says what."""
+    """Compute and write what the plan's phases need; returns a line that says what."""
+    phases = {(p.part, p.image_size_px): p for p in plan if p.part != ALL}
+    rows = readable_rows(manifest, "train")
+    ids = rows["image_id"].tolist()
+    meta: dict[str, Any] = {"image_ids_sha256": _hash("\n".join(ids).encode()), "arrays": {}}
     with replace_folder(folder) as fresh:
-        if freeze == "none":
-            write_json(fresh / META_FILE, {"freeze": "none"})
-            return "model.freeze is none: the trunk trains, no features are kept"
-        trunk = build_trunk(name, pretrained)
-        preprocessing = make_preprocessing(name, image_size_px)
-        meta: dict[str, Any] = {"freeze": freeze, "trunk": name}
-        for source in ("train", "test"):
-            rows = readable_rows(manifest, source)
-            images = load_images(rows, image_size_px, f"decode {source}")
-            features = run_network(trunk, images, preprocessing, f"features {source}")
-            meta[source] = _write_array(fresh / f"{source}.npy", features, rows)
+        for part in dict.fromkeys(part for part, _ in phases):
+            images = load_images(rows, image_size_px, "decode train")
+            source = _make_source(images, ids, recipe, image_size_px, 1.0)
+            with _Runner(recipe, part, image_size_px, fresh, meta) as runner:
+                runner.write(f"{part}-{image_size_px}-plain", source, 0)
+        for (part, size), phase in phases.items():
+            if recipe.views == 0 and size == image_size_px:
+                continue
+            images = load_images(rows, size, "decode train")
+            source = _make_source(images, ids, recipe, size, phase.strength)
+            with _Runner(recipe, part, size, fresh, meta) as runner:
+                runner.write(f"{part}-{size}-views", source, recipe.views)
         write_json(fresh / META_FILE, meta)
-        return f"features of {meta['train']['rows']} train and {meta['test']['rows']} test images"
+    if not meta["arrays"]:
+        return "the whole net learns from the first epoch: nothing is computed ahead"
+    return f"{len(ids)} train images: {', '.join(meta['arrays'])}"
 
 
-def load_train_features(folder: Path, rows: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """Features of the manifest's train rows, float32 (rows, features).
+def load_features(folder: Path, phase: Phase, n_rows: int, image_size_px: int) -> FeatureSource:
+    """The inputs of a phase that has something frozen, by the number of the manifest's train row.
 
     Raises:
-        PodiumError: missing, or made for other rows.
+        PodiumError: missing, damaged, or made for other rows.
     """
-    path = folder / "train.npy"
+    plain = _load(folder / f"{phase.part}-{image_size_px}-plain.npy")
+    path = folder / f"{phase.part}-{phase.image_size_px}-views.npy"
+    has_views = path.exists() or phase.image_size_px != image_size_px
+    views = _load(path) if has_views else None
+    if len(plain) != n_rows or (views is not None and len(views) % n_rows):
+        raise PodiumError(f"{folder} has {len(plain)} rows, the manifest {n_rows}: run `dvc repro`")
+    return FeatureSource(plain, views)
+
+
+class _Runner:
+    """The frozen part at one image size, and the folder that its outputs go to."""
+
+    def __init__(
+        self, recipe: FeatureRecipe, part: str, size_px: int, folder: Path, meta: dict[str, Any]
+    ) -> None:
+        trunk = build_trunk(recipe.trunk, recipe.pretrained)
+        self._net: nn.Layer = trunk if part == HEAD else LowerTrunk(trunk, recipe.top_layers)
+        self._dtype = np.float32 if part == HEAD else np.float16
+        self._size_px, self._folder, self._meta = size_px, folder, meta
+        self._work = tempfile.TemporaryDirectory(prefix="podium-")
+
+    def __enter__(self) -> _Runner:
+        model = export(self._net, self._size_px, Path(self._work.name))
+        self._predictor = Predictor(model)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._work.cleanup()
+
+    def write(self, name: str, source: Source, views: int) -> None:
+        """Run `views` augmented views of each row of the source, or the plain ones for 0."""
+        count = len(source)
+        batches = [
+            (view, range(start, min(count, start + _BATCH)))
+            for view in range(1, views + 1) or (0,)
+            for start in range(0, count, _BATCH)
+        ]
+        first = self._run(source, (batches[0][0], batches[0][1][:1]))
+        shape = (count * max(1, views), *first.shape[1:])
+        path = self._folder / f"{name}.npy"
+        write_rows(path, self._rows(source, batches, name), shape, self._dtype)
+        self._meta["arrays"][name] = {
+            "shape": list(shape),
+            "dtype": np.dtype(self._dtype).name,
+            "sha256": _hash_file(path),
+        }
+
+    def _rows(
+        self, source: Source, batches: Sequence[tuple[int, range]], name: str
+    ) -> Iterator[npt.NDArray[Any]]:
+        made = prefetch(batches, lambda batch: _read(source, batch), 1)
+        for inputs in track(made, len(batches), f"features {name}"):
+            yield from self._predictor.run(inputs).astype(self._dtype)
+
+    def _run(self, source: Source, batch: tuple[int, range]) -> Outputs:
+        return self._predictor.run(_read(source, batch))
+
+
+def _read(source: Source, batch: tuple[int, range]) -> npt.NDArray[np.float32]:
+    view, rows = batch
+    if view == 0:
+        return source.plain_inputs(rows)
+    return source.training_inputs(rows, [0] * len(rows), view)
+
+
+def _make_source(
+    images: Images, image_ids: Sequence[str], recipe: FeatureRecipe, size_px: int, strength: float
+) -> ImageSource:
+    augment = make_augment(recipe.augment, recipe.flip, recipe.seed, strength)
+    preprocessing = make_preprocessing(recipe.trunk, size_px)
+    return ImageSource(images, images, image_ids, preprocessing, augment)
+
+
+def _load(path: Path) -> StoredRows:
     try:
-        features: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
+        return StoredRows(path)
     except FileNotFoundError:
         raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
     except (ValueError, EOFError) as error:
         raise PodiumError(f"{path} is damaged ({error}): delete it and run `dvc repro`") from None
-    if len(features) != len(rows):
-        raise PodiumError(
-            f"{path} has {len(features)} rows, the manifest {len(rows)}: run `dvc repro`"
-        )
-    return features
 
 
-def _write_array(
-    path: Path, features: npt.NDArray[np.float32], rows: pd.DataFrame
-) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    np.save(buffer, features)
-    write_bytes(path, buffer.getvalue())
-    ids = "\n".join(rows["image_id"])
-    return {
-        "rows": len(rows),
-        "features": features.shape[1],
-        "image_ids_sha256": hashlib.sha256(ids.encode("utf-8")).hexdigest(),
-    }
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 import pandas as pd
+from paddle import nn
 
 from podium.data.augment import make_augment
 from podium.data.image_cache import load_images, readable_rows
-from podium.engine.batches import FeatureSource, ImageSource, Source
-from podium.engine.curves import EpochRow
-from podium.engine.features import load_train_features
-from podium.engine.training import Recipe, Trained, TrainingData, train
+from podium.engine.batches import ImageSource, Source
+from podium.engine.features import load_features
+from podium.engine.phases import ALL, HEAD, Phase, make_plan
+from podium.engine.runs import Run
+from podium.engine.training import Job, Part, Recipe, Trained, TrainingData, train
 from podium.engine.weights import State, read_state
 from podium.errors import PodiumError
-from podium.models.networks import build_network, make_preprocessing, pretrained_sha256
+from podium.models.networks import (
+    Network,
+    UpperNetwork,
+    build_network,
+    depth_below_head,
+    make_preprocessing,
+    pretrained_sha256,
+)
 from podium.models.params import ModelParams
 from podium.runtime import derive_seed
 from podium.tasks.net_protocol import NetTask
@@ -29,13 +39,16 @@ from podium.tasks.protocol import DataTask
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What the earlier stages made: tables, and where the frozen trunk's features stand."""
+    """What the earlier stages made: tables, and where the frozen trunk's features stand.
+
+    Attributes:
+        train_lists: by the fold that is held out.
+    """
 
     manifest: pd.DataFrame
     splits: pd.DataFrame
-    train_list: Sequence[str]
+    train_lists: Mapping[int, Sequence[str]]
     features: Path
-    val_fold: int
 
 
 @dataclass(frozen=True)
@@ -46,50 +59,101 @@ class Fitted:
     card: dict[str, Any]
     trained: Trained
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """What metrics/train.json says."""
-        return {
-            "best_epoch": self.trained.best_epoch,
-            "epochs_run": len(self.trained.curve),
-            "best_val_score": round(self.trained.best_score, 6),
-            "train_loss": round(self.trained.curve[-1].train_loss, 6),
-            "val_loss": round(self.trained.curve[-1].val_loss, 6),
+
+def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
+    """What metrics/train.json says: means over the folds, and under `folds` each by itself."""
+    folds = [
+        {
+            "fold": fold,
+            "best_epoch": one.trained.best_epoch,
+            "epochs_run": len(one.trained.curve),
+            "best_val_score": round(one.trained.best_score, 6),
+            "train_loss": round(one.trained.curve[-1].train_loss, 6),
+            "val_loss": round(one.trained.curve[-1].val_loss, 6),
         }
+        for fold, one in fitted.items()
+    ]
+    if len(folds) == 1:
+        return {key: value for key, value in folds[0].items() if key != "fold"}
+    means = {key: round(float(np.mean([row[key] for row in folds])), 6) for key in folds[0]}
+    return {**{key: value for key, value in means.items() if key != "fold"}, "folds": folds}
 
 
-def fit(
+def fit_folds(
     inputs: TrainingInputs,
     model: ModelParams,
     recipe: Recipe,
     image_size_px: int,
     data_task: DataTask,
     net_task: NetTask,
-    on_epoch: Callable[[EpochRow], None],
-) -> Fitted:
-    """Train the network that `model` names on the training list; judge by the val fold.
+    run: Run,
+) -> dict[int, Fitted]:
+    """A model for each training list, one after another."""
+    fitted = {}
+    for fold in inputs.train_lists:
+        if run.group.rank == 0 and len(inputs.train_lists) > 1:
+            print(f"held out: fold {fold}", flush=True)
+        fitted[fold] = fit(inputs, fold, model, recipe, image_size_px, data_task, net_task, run)
+    return fitted
 
-    With `model.freeze: all` only the head trains, on the stored features; the trunk's state is the
-    pretrained one, untouched.
+
+def fit(
+    inputs: TrainingInputs,
+    fold: int,
+    model: ModelParams,
+    recipe: Recipe,
+    image_size_px: int,
+    data_task: DataTask,
+    net_task: NetTask,
+    run: Run,
+) -> Fitted:
+    """Train the network that `model` names on the training list without `fold`; judge by `fold`.
+
+    What the plan's phases hold fixed is read from the features that its stage computed.
     """
-    paddle.seed(derive_seed(recipe.seed, "weights"))
-    network = build_network(model.name, model.pretrained, net_task.outputs, model.dropout)
     rows = readable_rows(inputs.manifest, "train")
-    row_of = {image_id: row for row, image_id in enumerate(rows["image_id"])}
-    val_ids = inputs.splits.loc[inputs.splits["fold"] == inputs.val_fold, "image_id"].tolist()
-    train_rows = _find_rows(inputs.train_list, row_of, "data/train_list.csv")
-    val_rows = _find_rows(val_ids, row_of, "data/splits.csv")
+    image_ids: list[str] = rows["image_id"].tolist()
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+    val_ids = inputs.splits.loc[inputs.splits["fold"] == fold, "image_id"].tolist()
+    train_rows = _find_rows(inputs.train_lists[fold], row_of, "data/train_list.csv")
     data = TrainingData(
-        source=_make_source(inputs, rows, model, recipe, image_size_px),
+        image_ids=image_ids,
         targets=data_task.targets(rows["label"].tolist()),
         train_rows=np.array(train_rows, np.int64),
-        val_rows=val_rows,
+        val_rows=_find_rows(val_ids, row_of, "data/splits.csv"),
         score=lambda outputs, targets: data_task.score(data_task.predictions(outputs), targets),
     )
-    trainee = network.head if model.freeze == "all" else network
-    trained = train(trainee, net_task, data, recipe, data_task.primary, on_epoch)
-    card = _make_card(model, recipe, image_size_px, data_task, net_task, inputs, trained)
-    return Fitted(read_state(network), card, trained)
+
+    def build_fresh(strength: float) -> Network:
+        paddle.seed(derive_seed(recipe.seed, "weights"))
+        dropout = model.dropout * strength
+        return build_network(model.name, model.pretrained, net_task.outputs, dropout)
+
+    def build(phase: Phase) -> Part:
+        network = build_fresh(phase.strength)
+        trainee: nn.Layer = network
+        depth_of: Callable[[str], int] = partial(depth_below_head, network)
+        if phase.part == HEAD:
+            trainee, depth_of = network.head, lambda name: 0
+        elif phase.part != ALL:
+            trainee = UpperNetwork(network, model.top_layers)
+        if run.group.rank:
+            run.group.barrier()  # rank 0 decodes what is not in the store yet
+        source = _make_source(inputs.features, rows, model, recipe, phase, image_size_px)
+        if not run.group.rank:
+            run.group.barrier()
+        return Part(network, trainee, depth_of, source)
+
+    params = recipe.params
+    plan = make_plan(
+        model.freeze, model.pretrained, params.unfreeze, params.size_schedule, image_size_px
+    )
+    job = Job(build, plan, net_task, data, recipe, data_task.primary)
+    with run.fold(fold) as (on_epoch, checkpoints):
+        trained = train(job, on_epoch, run.group, checkpoints)
+    card = _make_card(model, recipe, image_size_px, data_task, net_task, inputs, fold, trained)
+    state = {**read_state(build_fresh(1.0)), **trained.best_state}
+    return Fitted(state, card, trained)
 
 
 def _find_rows(image_ids: Sequence[str], row_of: dict[str, int], name: str) -> list[int]:
@@ -100,19 +164,22 @@ def _find_rows(image_ids: Sequence[str], row_of: dict[str, int], name: str) -> l
 
 
 def _make_source(
-    inputs: TrainingInputs,
+    features: Path,
     rows: pd.DataFrame,
     model: ModelParams,
     recipe: Recipe,
+    phase: Phase,
     image_size_px: int,
 ) -> Source:
-    if model.freeze == "all":
-        return FeatureSource(load_train_features(inputs.features, rows))
+    if phase.part != ALL:
+        return load_features(features, phase, len(rows), image_size_px)
+    params = recipe.params
     return ImageSource(
-        images=load_images(rows, image_size_px, "decode train"),
+        images=load_images(rows, phase.image_size_px, "decode train"),
+        judged_images=load_images(rows, image_size_px, "decode train"),
         image_ids=rows["image_id"].tolist(),
-        preprocessing=make_preprocessing(model.name, image_size_px),
-        augment=make_augment(recipe.params.augment, recipe.params.flip, recipe.seed),
+        preprocessing=make_preprocessing(model.name, phase.image_size_px),
+        augment=make_augment(params.augment, params.flip, recipe.seed, phase.strength),
     )
 
 
@@ -123,6 +190,7 @@ def _make_card(
     data_task: DataTask,
     net_task: NetTask,
     inputs: TrainingInputs,
+    fold: int,
     trained: Trained,
 ) -> dict[str, Any]:
     split_lines = (inputs.splits["image_id"] + "," + inputs.splits["fold"].astype(str)).tolist()
@@ -141,13 +209,14 @@ def _make_card(
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
             "model": model.model_dump(),
-            "train": recipe.params.model_dump(),
-            "split": {"val_fold": inputs.val_fold},
+            "train": recipe.params.model_dump(mode="json"),
+            "runtime": recipe.runtime.model_dump(),
+            "split": {"val_fold": fold},
         },
         "data": {
             "images_sha256": _hash_lines(inputs.manifest["sha256"].tolist()),
             "splits_sha256": _hash_lines(split_lines),
-            "train_list_sha256": _hash_lines(inputs.train_list),
+            "train_list_sha256": _hash_lines(inputs.train_lists[fold]),
         },
         "pretrained_sha256": pretrained_sha256(model.pretrained),
         "score": {

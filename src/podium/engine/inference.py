@@ -22,7 +22,7 @@ import numpy.typing as npt
 import paddle
 from paddle import inference, nn
 
-from podium.data.decode import RGB
+from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.engine.program_file import make_reproducible
 from podium.progress import track
@@ -102,7 +102,7 @@ class Predictor:
         outputs: Outputs = self._output.copy_to_cpu()
         return outputs
 
-    def run_images(self, images: RGB, preprocessing: Preprocessing, label: str) -> Outputs:
+    def run_images(self, images: Images, preprocessing: Preprocessing, label: str) -> Outputs:
         """uint8 (N, H, W, 3) images -> float32 (N, ...) outputs, with a progress bar."""
         starts = range(0, len(images), _BATCH)
         batches = track(starts, len(starts), label)
@@ -112,7 +112,7 @@ class Predictor:
 
 
 def run_network(
-    network: nn.Layer, images: RGB, preprocessing: Preprocessing, label: str
+    network: nn.Layer, images: Images, preprocessing: Preprocessing, label: str
 ) -> Outputs:
     """Outputs of a network in memory, through a temporary export."""
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:

@@ -1,12 +1,25 @@
-"""Params of training."""
+"""Params of training, and of the machine it runs on."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from podium.params import Section
+from podium.params import ImageSize, Section
+
+
+def _as_pair(value: Any) -> Any:
+    """YAML has lists only; an integer is a fraction, too."""
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], int | float):
+        return (float(value[0]), value[1])
+    raise ValueError("pairs [share of the epochs, value]")
+
+
+Start = Annotated[float, Field(ge=0, lt=1)]
+SizeStep = Annotated[tuple[Start, ImageSize], BeforeValidator(_as_pair)]
+PartStep = Annotated[tuple[Start, Literal["head", "top", "all"]], BeforeValidator(_as_pair)]
 
 
 class TrainParams(Section):
@@ -20,5 +33,48 @@ class TrainParams(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     augment: Literal["none", "light"]
     flip: Literal["none", "horizontal", "both"]
+    # Augmented views of each training image that a frozen trunk sees; 0: the plain image.
+    views: Annotated[int, Field(ge=0, le=64)]
+    # [share of the epochs, part that learns from there on]; empty: all that model.freeze allows.
+    unfreeze: list[PartStep]
+    # The learning rate of a layer is lr times this to the power of its distance from the head.
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    # [share of the epochs, side in px of what it learns on]; empty: image_size.
+    size_schedule: list[SizeStep]
     # Stop after this many epochs without a better val score; 0: never.
     patience: Annotated[int, Field(ge=0, le=1000)]
+    # Processes that share each step's batch. Another number rounds differently.
+    processes: Annotated[int, Field(ge=1, le=64)]
+    # Passes that a process's share of the batch is cut into: the same step with less memory.
+    accumulate: Annotated[int, Field(ge=1, le=256)]
+    # Optimiser steps between checkpoints within an epoch; 0: at the end of each epoch only.
+    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)]
+
+    @field_validator("unfreeze", "size_schedule")
+    @classmethod
+    def _check_order(cls, steps: list[tuple[float, Any]]) -> list[tuple[float, Any]]:
+        if steps and steps[0][0] != 0:
+            raise ValueError("the first pair at 0")
+        if any(late[0] <= early[0] for early, late in pairwise(steps)):
+            raise ValueError("shares that grow from pair to pair")
+        return steps
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> TrainParams:
+        parts = [("head", "top", "all").index(part) for _, part in self.unfreeze]
+        if parts != sorted(parts):
+            raise ValueError("train.unfreeze to go from head to top to all, and not back")
+        return self
+
+
+class RuntimeParams(Section):
+    """The machine. Another device or precision gives other bits."""
+
+    device: Literal["cpu", "gpu"]
+    amp: bool
+
+    @model_validator(mode="after")
+    def _check_amp(self) -> RuntimeParams:
+        if self.amp and self.device == "cpu":
+            raise ValueError("runtime.amp false on the cpu: float16 is no faster there")
+        return self

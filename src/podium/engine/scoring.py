@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from podium.data.decode import RGB
-from podium.data.image_cache import load_images, readable_rows
+from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.submission import fill_unreadable
-from podium.engine.inference import Outputs, run_network
-from podium.engine.weights import load_network
+from podium.engine.ensemble import Ensemble
+from podium.engine.inference import Outputs
+from podium.errors import PodiumError
 from podium.runtime import derive_seed
 from podium.tasks.protocol import DataTask
 
@@ -51,10 +51,9 @@ class ValSet:
         """Group ids: rows that are no independent evidence share one."""
         return self._column("group_id")
 
-    def images(self, size_px: int) -> RGB:
+    def images(self, size_px: int) -> Images:
         """uint8 (N, size_px, size_px, 3)."""
-        images: RGB = load_images(self.train, size_px, "decode train")[self.positions]
-        return images
+        return load_images(self.train, size_px, "decode train").select(self.positions)
 
     def _column(self, name: str) -> list[str]:
         values: list[str] = self.train[name].iloc[self.positions].tolist()
@@ -68,22 +67,57 @@ def make_val_set(manifest: pd.DataFrame, splits: pd.DataFrame, val_fold: int) ->
     return ValSet(train, np.flatnonzero(train["image_id"].isin(val_ids).to_numpy()))
 
 
-def predict_val(models: Path, val: ValSet, task: DataTask) -> Probabilities:
-    """Probabilities of the val rows from the saved weights."""
-    network, preprocessing, _ = load_network(models)
-    images = val.images(preprocessing.image_size_px)
-    return task.predictions(run_network(network, images, preprocessing, "predict val"))
+@dataclass(frozen=True)
+class OutOfFold:
+    """What each model says of the fold that it was not trained on.
+
+    Attributes:
+        val: the rows of those folds together, sorted by image_id.
+        folds: of each row.
+        probabilities: (N, k), of each row by its own fold's model.
+    """
+
+    val: ValSet
+    folds: list[int]
+    probabilities: Probabilities
+
+
+def predict_out_of_fold(
+    models: Path, manifest: pd.DataFrame, splits: pd.DataFrame, task: DataTask
+) -> OutOfFold:
+    """Predictions of the val rows from the saved weights.
+
+    Raises:
+        PodiumError: a model is missing, damaged, or of a fold that splits.csv does not have.
+    """
+    ensemble = Ensemble(models)
+    sets = [make_val_set(manifest, splits, fold) for fold in ensemble.folds]
+    for fold, val in zip(ensemble.folds, sets, strict=True):
+        if not len(val.positions):
+            raise PodiumError(f"data/splits.csv has no rows of fold {fold}: run `dvc repro`")
+    images = load_images(sets[0].train, ensemble.preprocessing.image_size_px, "decode train")
+    outputs = ensemble.run_each(images, [val.positions for val in sets], "predict val")
+    positions = np.concatenate([val.positions for val in sets])
+    folds = np.repeat(ensemble.folds, [len(val.positions) for val in sets])
+    order = np.argsort(positions)
+    probabilities = np.concatenate([task.predictions(values) for values in outputs])
+    return OutOfFold(
+        ValSet(sets[0].train, positions[order]), folds[order].tolist(), probabilities[order]
+    )
 
 
 def predict_test(
-    manifest: pd.DataFrame, size_px: int, run: Callable[[RGB], Outputs], task: DataTask
+    manifest: pd.DataFrame,
+    size_px: int,
+    run: Callable[[Images], Sequence[Outputs]],
+    task: DataTask,
 ) -> Probabilities:
     """Probabilities of all test rows; what cannot be read gets the training labels' prior.
 
     Args:
         manifest: of train and test.
-        size_px: what the model wants.
-        run: images -> outputs.
+        size_px: what the models want.
+        run: images -> outputs of each model, whose probabilities are averaged.
         task: turns outputs into probabilities.
     """
     test = manifest[manifest["source"] == "test"]
@@ -93,12 +127,13 @@ def predict_test(
     if readable.empty:
         return fill_unreadable(np.zeros((0, len(task.classes))), test, prior)
     images = load_images(readable, size_px, "decode test")
-    return fill_unreadable(task.predictions(run(images)), test, prior)
+    each = [task.predictions(outputs) for outputs in run(images)]
+    return fill_unreadable(np.mean(each, axis=0), test, prior)
 
 
 def load_calibration_images(
     manifest: pd.DataFrame, train_list: Sequence[str], wanted: int, size_px: int, seed: int
-) -> RGB:
+) -> Images:
     """At most `wanted` different images of the training list, drawn by the seed.
 
     Drawn from the list's entries, so a class is as frequent as in training.
@@ -108,5 +143,4 @@ def load_calibration_images(
     rng = np.random.default_rng(derive_seed(seed, "calibration"))
     drawn = dict.fromkeys(train_list[i] for i in rng.permutation(len(train_list)))
     positions = sorted(position_of[image_id] for image_id in list(drawn)[:wanted])
-    images: RGB = load_images(train, size_px, "decode train")[positions]
-    return images
+    return load_images(train, size_px, "decode train").select(positions)

@@ -1,14 +1,19 @@
 """The one training loop. It asks the task for a loss and a score, and knows nothing else of it.
 
-In: a network, a source of inputs, row numbers, targets. Out: the state with the best val score.
+In: how to build the net, sources of inputs, row numbers, targets. Out: the weights with the best
+val score. It can be killed at any time: a new call goes on from the last checkpoint, to the same
+bits.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,17 +21,31 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
-from podium.engine.batches import Rows, Source, count_steps, epoch_batches, plain_batches
+from podium.engine.batches import (
+    Rows,
+    Source,
+    count_steps,
+    epoch_batches,
+    prefetch,
+    split_batch,
+)
+from podium.engine.checkpoint import Checkpoints, Progress, Snapshot
 from podium.engine.curves import EpochRow
 from podium.engine.optimization import build_optimizer, learning_rate
-from podium.engine.params import TrainParams
-from podium.engine.weights import State, load_state, read_state
+from podium.engine.params import RuntimeParams, TrainParams
+from podium.engine.phases import Phase, phase_of
+from podium.engine.processes import Alone, Group
+from podium.engine.session import Pass, Session
+from podium.engine.weights import State
 from podium.errors import PodiumError
 from podium.progress import EpochBar
+from podium.runtime import available_cores, derive_seed
 from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import MetricSpec
 
-_VAL_BATCH = 64
+# A loss so many times the first one will not come back.
+_EXPLODED = 1000.0
+_LINE_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Recipe:
     """How to train: the params that the loop reads."""
 
     params: TrainParams
+    runtime: RuntimeParams
     lr: float
     epochs: int
     batch_size: int
@@ -41,18 +61,35 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What to learn from and what to judge by, as rows of one source.
+class Part:
+    """What learns in a phase.
 
     Attributes:
-        source: inputs by row number.
-        targets: one entry per row of the source.
+        network: the whole net.
+        trainee: the part of it that runs on the source's inputs.
+        depth_of: parameter name of the trainee -> its layer's distance from the head.
+        source: the trainee's inputs by row number.
+    """
+
+    network: nn.Layer
+    trainee: nn.Layer
+    depth_of: Callable[[str], int]
+    source: Source
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What to learn from and what to judge by, as row numbers that all sources share.
+
+    Attributes:
+        image_ids: name of each row, for messages.
+        targets: one entry per row.
         train_rows: the training list; repeats allowed.
         val_rows: each once.
         score: outputs (n, k) and targets -> the primary metric.
     """
 
-    source: Source
+    image_ids: Sequence[str]
     targets: npt.NDArray[Any]
     train_rows: Rows
     val_rows: Sequence[int]
@@ -61,7 +98,10 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome: state and score of the best epoch (from 1), and one row per epoch run."""
+    """The outcome: weights and score of the best epoch (from 1), and one row per epoch run.
+
+    Of the weights only what learned is named; all others are as the net was built.
+    """
 
     best_state: State
     best_epoch: int
@@ -69,98 +109,290 @@ class Trained:
     curve: list[EpochRow]
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after a checkpoint; the message says where it stands."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, whole.
+
+    Attributes:
+        build: the net as it is before training, fresh at each call, for one phase.
+        plan: phases in order.
+        task: gives the loss.
+        metric: what `data.score` computes.
+    """
+
+    build: Callable[[Phase], Part]
+    plan: tuple[Phase, ...]
+    task: NetTask
+    data: TrainingData
+    recipe: Recipe
+    metric: MetricSpec
+
+
 def train(
-    network: nn.Layer,
-    task: NetTask,
-    data: TrainingData,
-    recipe: Recipe,
-    metric: MetricSpec,
+    job: Job,
     on_epoch: Callable[[EpochRow], None],
+    group: Group | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train `network` in place and return its best state on the val rows.
+    """Train what `job` says and return the best weights by the val rows.
 
     Best: the earliest epoch with the best primary score. With `patience` p > 0, training stops
     after p epochs without a better one.
 
+    Args:
+        job: what and how.
+        on_epoch: told of each finished epoch, also of those before a resumption.
+        group: the processes that share each batch; all call this alike. None: this one.
+        checkpoints: where to go on from and to note progress; rank 0's alone is used.
+
     Raises:
-        PodiumError: the loss is no longer a finite number.
+        PodiumError: the loss exploded or is no longer a number.
+        Interrupted: Ctrl-C or SIGTERM.
     """
-    params = recipe.params
-    steps = count_steps(len(data.train_rows), recipe.batch_size)
-    total_steps = steps * recipe.epochs
-    warmup_steps = min(round(params.warmup_epochs * steps), total_steps)
-    optimizer = build_optimizer(network, params, recipe.lr)
-    best_state: State = {}
-    best_epoch, best_score = 0, math.nan
-    curve: list[EpochRow] = []
-    start = time.monotonic()
-    for epoch in range(1, recipe.epochs + 1):
-        network.train()
-        loss_sum = 0.0
-        with EpochBar(f"epoch {epoch}/{recipe.epochs}", len(data.train_rows)) as bar:
-            batches = epoch_batches(data.train_rows, recipe.batch_size, recipe.seed, epoch)
-            for number, (rows, occurrences) in enumerate(batches):
-                step = (epoch - 1) * steps + number
+    with StopRequest() as stop:
+        return _Loop(job, on_epoch, group or Alone(), checkpoints, stop).run()
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM as a wish that the loop looks at after each step. A second one ends it.
+
+    Attributes:
+        signal: the one that came; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+class _Loop:
+    def __init__(
+        self,
+        job: Job,
+        on_epoch: Callable[[EpochRow], None],
+        group: Group,
+        checkpoints: Checkpoints | None,
+        stop: StopRequest,
+    ) -> None:
+        self._job, self._on_epoch, self._group = job, on_epoch, group
+        self._checkpoints, self._stop = checkpoints, stop
+        self._speaks = group.rank == 0
+        self._steps = count_steps(len(job.data.train_rows), job.recipe.batch_size)
+        self._progress = Progress()
+        self._best: State = {}
+        self._all_stop = False  # what all ranks agreed on in the last step
+        self._said_at = -math.inf
+
+    def run(self) -> Trained:
+        """All epochs that are left."""
+        network, optimizer = self._resume()
+        job, progress, epochs = self._job, self._progress, self._job.recipe.epochs
+        phase, part, session = None, None, None
+        began = time.monotonic(), len(progress.curve)
+        while not progress.finished:
+            epoch = len(progress.curve) + 1
+            if phase_of(job.plan, epoch, epochs) != phase:
+                if session:
+                    network, optimizer = session.network_state(), session.optimizer_state()
+                phase = phase_of(job.plan, epoch, epochs)
+                part, session = self._begin(phase, network, optimizer)
+            assert part is not None
+            assert session is not None
+            row = self._run_epoch(epoch, part, session)
+            progress.curve.append(row)
+            progress.epoch_loss = 0.0
+            self._on_epoch(row)
+            if progress.best_score is None or self._is_better(row.val_score, progress.best_score):
+                progress.best_epoch, progress.best_score = epoch, row.val_score
+                self._best = session.network_state()
+            progress.finished = epoch == epochs or self._is_impatient()
+            self._say(row, began)
+            self._save(session)
+            if self._all_stop and not progress.finished:
+                raise self._interrupted()
+        assert progress.best_score is not None
+        return Trained(self._best, progress.best_epoch, progress.best_score, progress.curve)
+
+    def _resume(self) -> tuple[State, State]:
+        """Take up the checkpoint that rank 0 has; the network's and the optimiser's state."""
+        content = self._checkpoints.load() if self._checkpoints else b""
+        content = self._group.broadcast(content)
+        if not content:
+            return {}, {}
+        snapshot = Snapshot.from_bytes(content)
+        self._progress, self._best = snapshot.progress, snapshot.best
+        for row in self._progress.curve:
+            self._on_epoch(row)
+        if self._speaks:
+            print(f"going on {self._where()}", flush=True)
+        return snapshot.network, snapshot.optimizer
+
+    def _begin(self, phase: Phase, network: State, optimizer: State) -> tuple[Part, Session]:
+        recipe = self._job.recipe
+        # A fresh counter: the optimiser's state goes by the parameters' generated names.
+        paddle.utils.unique_name.switch()
+        part = self._job.build(phase)
+        optimizer_of_part = build_optimizer(part.trainee, recipe.params, recipe.lr, part.depth_of)
+        session = Session(
+            part.network,
+            part.trainee,
+            optimizer_of_part,
+            self._job.task,
+            self._group,
+            recipe.runtime.amp,
+        )
+        if network:
+            session.load(network, optimizer)
+        if self._speaks and len(self._job.plan) > 1:
+            print(f"phase: {phase.part} at {phase.image_size_px} px", flush=True)
+        return part, session
+
+    def _run_epoch(self, epoch: int, part: Part, session: Session) -> EpochRow:
+        recipe, progress, data = self._job.recipe, self._progress, self._job.data
+        params = recipe.params
+        done = progress.step - (epoch - 1) * self._steps  # more than 0 after a resumption
+        total_steps = self._steps * recipe.epochs
+        warmup_steps = min(round(params.warmup_epochs * self._steps), total_steps)
+        lr = recipe.lr
+        label, n_rows = f"epoch {epoch}/{recipe.epochs}", len(data.train_rows)
+        n_done = min(n_rows, done * recipe.batch_size)
+        with EpochBar(label, n_rows, n_done, self._speaks) as bar:
+            for rows, passes in self._batches(part.source, epoch, done):
+                step = progress.step
                 lr = learning_rate(recipe.lr, step, total_steps, warmup_steps, params.schedule)
-                optimizer.set_lr(lr)
-                inputs = paddle.to_tensor(data.source.training_inputs(rows, occurrences, epoch))
-                loss = task.loss(network(inputs), paddle.to_tensor(data.targets[rows]))
-                loss.backward()
-                optimizer.step()
-                optimizer.clear_grad()
-                value = float(loss)
-                _check_finite(value, epoch, number + 1, lr)
-                loss_sum += value * len(rows)
-                bar.advance(len(rows), loss=value, lr=lr)
-        val_loss, val_score = evaluate(network, task, data)
-        row = EpochRow(epoch, loss_sum / len(data.train_rows), val_loss, val_score, lr)
-        curve.append(row)
-        on_epoch(row)
-        if not best_epoch or _is_better(val_score, best_score, metric):
-            best_epoch, best_score, best_state = epoch, val_score, read_state(network)
-        _say(row, recipe.epochs, metric, best_epoch, start)
-        if params.patience and epoch - best_epoch >= params.patience:
-            print(f"stopped early: no better {metric.name} for {params.patience} epochs")
-            break
-    load_state(network, best_state)
-    return Trained(best_state, best_epoch, best_score, curve)
-
-
-def evaluate(network: nn.Layer, task: NetTask, data: TrainingData) -> tuple[float, float]:
-    """Mean loss and primary score on the val rows, in evaluation mode."""
-    network.eval()
-    with paddle.no_grad():
-        outputs = np.concatenate(
-            [
-                network(paddle.to_tensor(inputs)).numpy()
-                for inputs in plain_batches(data.source, data.val_rows, _VAL_BATCH)
-            ]
-        )
+                loss = session.add_gradients(passes, partial(self._seed, step))
+                loss, self._all_stop = session.exchange(loss, self._stop.signal is not None)
+                self._check_loss(loss, epoch, lr, rows)
+                session.update(lr)
+                progress.step += 1
+                progress.epoch_loss += loss * len(rows)
+                bar.advance(len(rows), loss=loss, lr=lr)
+                in_epoch = progress.step - (epoch - 1) * self._steps
+                if in_epoch == self._steps:
+                    break
+                if self._all_stop:
+                    self._save(session)
+                    raise self._interrupted()
+                if params.checkpoint_every and progress.step % params.checkpoint_every == 0:
+                    self._save(session)
+        outputs = session.outputs(data.val_rows, part.source.plain_inputs)
         targets = data.targets[data.val_rows]
-        loss = float(task.loss(paddle.to_tensor(outputs), paddle.to_tensor(targets)))
-    return loss, data.score(outputs, targets)
-
-
-def _is_better(score: float, best: float, metric: MetricSpec) -> bool:
-    return score > best if metric.higher_is_better else score < best
-
-
-def _check_finite(loss: float, epoch: int, step: int, lr: float) -> None:
-    if not math.isfinite(loss):
-        raise PodiumError(
-            f"the loss became {loss} in epoch {epoch}, step {step}, at lr {lr:.3g}: "
-            "try a tenth of lr, or more train.warmup_epochs"
+        val_loss = session.loss(outputs, targets)
+        return EpochRow(
+            epoch, progress.epoch_loss / n_rows, val_loss, data.score(outputs, targets), lr
         )
 
+    def _batches(
+        self, source: Source, epoch: int, skip: int
+    ) -> Iterator[tuple[list[int], list[Pass]]]:
+        """The epoch's batches after the first `skip`: all rows, and this rank's passes."""
+        recipe, group, data = self._job.recipe, self._group, self._job.data
+        per_rank = recipe.params.accumulate
 
-def _say(row: EpochRow, epochs: int, metric: MetricSpec, best_epoch: int, start: float) -> None:
-    """One line per epoch; few of them when the epochs fly by."""
-    few = max(1, epochs // 10)
-    if row.epoch % few and row.epoch not in (1, epochs):
-        return
-    left_s = (time.monotonic() - start) / row.epoch * (epochs - row.epoch)
-    print(
-        f"epoch {row.epoch}/{epochs}: train loss {row.train_loss:.4f}, val loss {row.val_loss:.4f}, "
-        f"val {metric.name} {row.val_score:.4f} (best: epoch {best_epoch}), {left_s:.0f} s left",
-        flush=True,
-    )
+        def make(batch: tuple[list[int], list[int]]) -> tuple[list[int], list[Pass]]:
+            rows, occurrences = batch
+            parts = split_batch(len(rows), per_rank * group.size)
+            passes = []
+            for part in parts[group.rank * per_rank : (group.rank + 1) * per_rank]:
+                own = rows[part.start : part.stop]
+                inputs = source.training_inputs(own, occurrences[part.start : part.stop], epoch)
+                passes.append(Pass(inputs, data.targets[own], len(own) / len(rows)))
+            return rows, passes
+
+        batches = list(epoch_batches(data.train_rows, recipe.batch_size, recipe.seed, epoch))
+        threads = 1 if recipe.runtime.device == "cpu" else min(8, available_cores())
+        return prefetch(batches[skip:], make, threads)
+
+    def _seed(self, step: int, number: int) -> int:
+        """Of the random numbers of a step's pass on this rank."""
+        return derive_seed(self._job.recipe.seed, "step", step, self._group.rank, number)
+
+    def _is_better(self, score: float, best: float) -> bool:
+        return score > best if self._job.metric.higher_is_better else score < best
+
+    def _is_impatient(self) -> bool:
+        patience, progress = self._job.recipe.params.patience, self._progress
+        if not patience or len(progress.curve) - progress.best_epoch < patience:
+            return False
+        if self._speaks:
+            print(f"stopped early: no better {self._job.metric.name} for {patience} epochs")
+        return True
+
+    def _save(self, session: Session) -> None:
+        if not self._checkpoints or self._group.rank:
+            return
+        finished = self._progress.finished  # then only the best weights are wanted
+        self._checkpoints.save(
+            Snapshot(
+                replace(self._progress),
+                {} if finished else session.network_state(),
+                {} if finished else session.optimizer_state(),
+                self._best,
+            )
+        )
+
+    def _check_loss(self, loss: float, epoch: int, lr: float, rows: list[int]) -> None:
+        progress = self._progress
+        if progress.first_loss is None and math.isfinite(loss):
+            progress.first_loss = loss
+        limit = _EXPLODED * max(1.0, progress.first_loss or 1.0)
+        if math.isfinite(loss) and loss <= limit:
+            return
+        ids = ", ".join(dict.fromkeys(self._job.data.image_ids[row] for row in rows[:8]))
+        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+        kept = ""
+        if self._checkpoints and progress.curve:
+            kept = (
+                f" The weights up to epoch {len(progress.curve)} stay in {self._checkpoints.path}."
+            )
+        raise PodiumError(
+            f"the loss became {loss:.4g} in epoch {epoch}, step "
+            f"{progress.step - (epoch - 1) * self._steps + 1}, at lr {lr:.3g}, on images {ids}{more}: "
+            f"try a tenth of lr, or more train.warmup_epochs.{kept}"
+        )
+
+    def _where(self) -> str:
+        progress = self._progress
+        epoch = len(progress.curve)
+        step = progress.step - epoch * self._steps
+        return f"after epoch {epoch}/{self._job.recipe.epochs}" + (f", step {step}" if step else "")
+
+    def _interrupted(self) -> Interrupted:
+        by = "SIGTERM" if self._stop.signal == signal.SIGTERM else "Ctrl-C"
+        kept = "; `dvc repro` goes on from there" if self._checkpoints else ""
+        return Interrupted(f"stopped by {by} {self._where()}{kept}")
+
+    def _say(self, row: EpochRow, began: tuple[float, int]) -> None:
+        """A line per epoch, and not more than one in two seconds."""
+        now, epochs = time.monotonic(), self._job.recipe.epochs
+        is_due = now - self._said_at >= _LINE_EVERY_S or self._progress.finished
+        if not (self._speaks and is_due):
+            return
+        self._said_at = now
+        start, first = began
+        left_s = (now - start) / (row.epoch - first) * (epochs - row.epoch)
+        print(
+            f"epoch {row.epoch}/{epochs}: train loss {row.train_loss:.4f}, "
+            f"val loss {row.val_loss:.4f}, val {self._job.metric.name} {row.val_score:.4f} "
+            f"(best: epoch {self._progress.best_epoch}), {left_s:.0f} s left",
+            flush=True,
+        )

@@ -1,7 +1,8 @@
 """Weights and their model card: safetensors beside JSON. The card alone rebuilds the model.
 
-models/weights.safetensors   every parameter and buffer, float32, by name
-models/card.json             task, architecture, classes, preprocessing, params, data hashes, score
+models/foldK/weights.safetensors   every parameter and buffer, float32, by name
+models/foldK/card.json             task, architecture, classes, preprocessing, params, data hashes,
+                                   score; K is the fold that was held out
 """
 
 from __future__ import annotations
@@ -80,6 +81,24 @@ def load_card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
         raise PodiumError(f"{path}: expected a model card of format {CARD_FORMAT}: train again")
     return card
+
+
+def fold_folder(models: Path, fold: int) -> Path:
+    """Where the model that was trained without `fold` stands."""
+    return models / f"fold{fold}"
+
+
+def find_folds(models: Path) -> list[int]:
+    """The folds that have a model, in order.
+
+    Raises:
+        PodiumError: none has.
+    """
+    names = (path.name.removeprefix("fold") for path in models.glob("fold*"))
+    folds = sorted(int(name) for name in names if name.isdecimal())
+    if not folds:
+        raise PodiumError(f"{models} holds no model: run `dvc repro` to make it")
+    return folds
 
 
 def load_network(folder: Path) -> tuple[Network, Preprocessing, dict[str, Any]]:

@@ -97,12 +97,32 @@ class EfficientNetLite0(nn.Layer):
         self.act = nn.ReLU6()
         self.pool = nn.AdaptiveAvgPool2D(1)
 
+    @property
+    def depth(self) -> int:
+        """Layers: the stem, the blocks, and the last convolution with the pooling."""
+        return len(self.blocks) + 2
+
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.act(self.bn0(self.conv_stem(x)))
-        for block in self.blocks:
-            x = block(x)
-        x = self.act(self.bn1(self.conv_head(x)))
-        return paddle.flatten(self.pool(x), 1)
+        return self.run(x, 0, self.depth)
+
+    def run(self, x: paddle.Tensor, first: int, last: int) -> paddle.Tensor:
+        """Layers `first` to `last` - 1 on what layer `first` - 1 gave."""
+        for layer in range(first, last):
+            if layer == 0:
+                x = self.act(self.bn0(self.conv_stem(x)))
+            elif layer <= len(self.blocks):
+                x = self.blocks[layer - 1](x)
+            else:
+                x = self.act(self.bn1(self.conv_head(x)))
+                x = paddle.flatten(self.pool(x), 1)
+        return x
+
+    def layer_of(self, parameter: str) -> int:
+        """The layer that a parameter of this trunk belongs to, by its name."""
+        first, _, rest = parameter.partition(".")
+        if first == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        return 0 if first in ("conv_stem", "bn0") else self.depth - 1
 
 
 def imagenet_weights_path() -> Path:

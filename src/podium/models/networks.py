@@ -22,12 +22,18 @@ _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.37
 class _ZooTrunk(nn.Layer):
     """A paddle.vision model without its classifier, pooled: (N, 3, H, W) -> (N, features)."""
 
+    depth = 1  # layers that could be told apart: they have no weights worth sparing
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.model = getattr(paddle.vision.models, name)(num_classes=0, with_pool=True)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return paddle.flatten(self.model(x), 1)
+
+    def layer_of(self, parameter: str) -> int:
+        """All are one."""
+        return 0
 
 
 class Network(nn.Layer):
@@ -40,6 +46,45 @@ class Network(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.head(self.trunk(x))
+
+
+class LowerTrunk(nn.Layer):
+    """The first layers of a trunk: float32 (N, 3, H, W) -> the map that the others go on from."""
+
+    def __init__(self, trunk: nn.Layer, top_layers: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.end = trunk.depth - top_layers
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.trunk.run(x, 0, self.end)
+
+
+class UpperNetwork(nn.Layer):
+    """The last `top_layers` of a network's trunk, and its head: maps -> outputs.
+
+    The layers below neither run nor learn.
+    """
+
+    def __init__(self, network: Network, top_layers: int) -> None:
+        super().__init__()
+        self.trunk, self.head = network.trunk, network.head
+        self.begin = network.trunk.depth - top_layers
+        for name, parameter in self.trunk.named_parameters():
+            if self.trunk.layer_of(name) < self.begin:
+                parameter.stop_gradient = True
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.head(self.trunk.run(x, self.begin, self.trunk.depth))
+
+
+def depth_below_head(network: nn.Layer, parameter: str) -> int:
+    """How many layers a parameter of a `Network` or an `UpperNetwork` is away from the head: 0 in
+    the head itself."""
+    part, _, name = parameter.partition(".")
+    if part != "trunk":
+        return 0
+    return int(network.trunk.depth - network.trunk.layer_of(name))
 
 
 def build_trunk(name: str, pretrained: bool) -> nn.Layer:

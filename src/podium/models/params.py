@@ -26,8 +26,11 @@ class ModelParams(Section):
     name: BackboneName
     # ImageNet weights that ship inside a package: efficientnet_lite0 only; nothing is downloaded.
     pretrained: bool
-    # all: the trunk is fixed, its features are computed once, only the head trains.
-    freeze: Literal["none", "all"]
+    # What is fixed runs once per image and view, in the inference engine; only the rest trains.
+    # all: the trunk; trunk: its first layers; none: nothing.
+    freeze: Literal["none", "trunk", "all"]
+    # Of the trunk's layers (efficientnet_lite0: 18), how many at its end are not its first ones.
+    top_layers: Annotated[int, Field(ge=1, le=17)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
@@ -37,7 +40,7 @@ class ModelParams(Section):
                 f"model.pretrained false with {self.name}: offline weights exist for "
                 "efficientnet_lite0 only"
             )
-        if self.freeze == "all" and not self.pretrained:
+        if self.freeze != "none" and not self.pretrained:
             raise ValueError(
                 "model.freeze none while model.pretrained is false: a frozen random trunk "
                 "learns nothing"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from paddle import nn
 
-from podium.data.decode import RGB
+from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.engine.inference import ExportedModel, Predictor, export
 from podium.engine.weights import CARD_FILE, CARD_FORMAT
@@ -44,7 +44,7 @@ class Judge:
         metric: the primary one, a key of those.
     """
 
-    images: RGB
+    images: Images
     predict: Callable[[npt.NDArray[np.float32]], Probabilities]
     metrics: Callable[[Probabilities], dict[str, Any]]
     metric: MetricSpec
@@ -86,7 +86,7 @@ def compress(
     network: nn.Layer,
     preprocessing: Preprocessing,
     card: dict[str, Any],
-    calibration: RGB,
+    calibration: Images,
     judge: Judge,
     params: CompressParams,
     folder: Path,

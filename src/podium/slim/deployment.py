@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from podium.data.decode import RGB
+from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.engine.inference import ExportedModel, Outputs, Predictor
 from podium.engine.weights import CARD_FILE, load_card
@@ -46,6 +46,6 @@ class Deployment:
         """Bytes of the model's files on disk, the card not counted."""
         return sum(int(facts["bytes"]) for facts in self.card["files"].values())
 
-    def run_images(self, images: RGB, label: str) -> Outputs:
+    def run_images(self, images: Images, label: str) -> Outputs:
         """uint8 (N, H, W, 3) images of the card's size -> float32 outputs (N, k)."""
         return self._predictor.run_images(images, self.preprocessing, label)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from podium.data.decode import RGB
+from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.engine.inference import INPUT_NAME, ExportedModel, quiet
 from podium.engine.program_file import make_reproducible
@@ -27,7 +27,7 @@ CALIBRATION_BATCH = 8
 
 def quantize_static(
     model: ExportedModel,
-    images: RGB,
+    images: Images,
     preprocessing: Preprocessing,
     folder: Path,
     stem: str = "model",

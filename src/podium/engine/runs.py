@@ -1,0 +1,125 @@
+"""A training's surroundings: its processes, its checkpoints, its curves.
+
+In: params and the files that decide the outcome. Out: what the loop needs, on every rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import paddle
+
+from podium.engine.checkpoint import Checkpoints, TrainingFolder, open_training_folder
+from podium.engine.curves import EpochRow, VisualDLCurves, visualdl_folder
+from podium.engine.memory import explain_out_of_memory
+from podium.engine.params import RuntimeParams
+from podium.engine.processes import Group, is_follower, join_group
+from podium.errors import PodiumError
+from podium.params import Params
+from podium.runtime import MATH_THREADS, available_cores, cpu_class, keep_freed_memory
+
+
+class Run:
+    """What one rank of a training works with.
+
+    Args:
+        group: the ranks.
+        folder: of the checkpoints; rank 0's alone.
+        n_folds: how many models are trained.
+    """
+
+    def __init__(self, group: Group, folder: TrainingFolder | None, n_folds: int) -> None:
+        self.group, self._folder, self._n_folds = group, folder, n_folds
+
+    @contextlib.contextmanager
+    def fold(self, fold: int) -> Iterator[tuple[Callable[[EpochRow], None], Checkpoints | None]]:
+        """Where the model judged on `fold` notes its epochs, and its checkpoints."""
+        if self._folder is None:
+            yield (lambda row: None), None
+            return
+        logs = visualdl_folder()
+        with VisualDLCurves(logs / f"fold{fold}" if self._n_folds > 1 else logs) as curves:
+            yield curves.add, self._folder.checkpoints(fold)
+
+    def note_written(self) -> None:
+        """The outputs stand."""
+        if self._folder:
+            self._folder.note_written()
+
+
+@contextlib.contextmanager
+def open_run(
+    processes: int, runtime: RuntimeParams, command: Sequence[str], key: str, n_folds: int
+) -> Iterator[Run]:
+    """The surroundings of the training `key`, for as long as the block lasts.
+
+    Args:
+        processes: how many share the work.
+        runtime: the device.
+        command: starts one more of them.
+        key: from `make_training_key`.
+        n_folds: how many models are trained.
+
+    Raises:
+        PodiumError: no such device; the same training runs elsewhere; out of memory.
+    """
+    set_device(runtime)
+    keep_freed_memory()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(explain_out_of_memory())
+        folder = None
+        if not is_follower():
+            print(
+                f"on {runtime.device}: {processes} processes x {MATH_THREADS} math thread, "
+                f"{available_cores()} cores, {cpu_class()}, MKL_DEBUG_CPU_TYPE=5, freed memory kept",
+                flush=True,
+            )
+            folder = stack.enter_context(open_training_folder(key))
+        group = stack.enter_context(join_group(processes, runtime.device, command))
+        yield Run(group, folder, n_folds)
+
+
+def set_device(runtime: RuntimeParams) -> None:
+    """Make `runtime.device` Paddle's place for new tensors.
+
+    Raises:
+        PodiumError: this Paddle or this machine has none.
+    """
+    if runtime.device == "cpu":
+        paddle.set_device("cpu")
+        return
+    if not paddle.is_compiled_with_cuda():
+        raise PodiumError(
+            "runtime.device gpu: the installed Paddle runs on CPUs only: install paddlepaddle-gpu "
+            "into .venv, or set runtime.device: cpu"
+        )
+    if not paddle.device.cuda.device_count():
+        raise PodiumError("runtime.device gpu: no GPU is visible here: set runtime.device: cpu")
+    paddle.set_device("gpu")
+    paddle.set_flags({"FLAGS_cudnn_deterministic": True})
+
+
+def make_training_key(params: Params, code: Iterable[Path], data: Iterable[Path]) -> str:
+    """A name for what decides a training's bits: 32 hex digits.
+
+    Args:
+        params: what the training reads of params.yaml.
+        code: Python files, and folders of them.
+        data: files; one that is missing has no content.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    files = [
+        file
+        for path in (*code, *data)
+        for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
+    ]
+    said = params.model_dump_json(exclude={"train": {"checkpoint_every"}})
+    parts = [said.encode("utf-8"), cpu_class().encode(), paddle.__version__.encode()]
+    for file in files:
+        parts += [file.as_posix().encode("utf-8"), file.read_bytes() if file.exists() else b""]
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()

@@ -1,0 +1,201 @@
+"""One phase at work: a net of which some part learns, its optimiser, and a step shared by all ranks.
+
+After every step all ranks hold the same bits, batch-norm statistics included: gradients, those
+statistics and the loss travel in one vector. Each pass normalises by its own rows, as data-parallel
+training does everywhere; the running statistics, by which the net is judged, are the mean over the
+ranks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import paddle
+from paddle import nn
+
+from podium.engine.batches import Inputs
+from podium.engine.processes import Group, Vector
+from podium.engine.weights import State, load_state, read_state
+from podium.tasks.net_protocol import NetTask
+
+_JUDGED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A part of a step's batch: inputs, targets, and its share of the batch's rows."""
+
+    inputs: Inputs
+    targets: npt.NDArray[Any]
+    share: float
+
+
+class Session:
+    """The net and its optimiser in one phase.
+
+    Args:
+        network: the whole net, freshly built: every phase has its own.
+        trainee: the part of it that runs on the phase's inputs.
+        optimizer: Paddle's, over the parameters that learn.
+        task: gives the loss.
+        group: the ranks.
+        amp: float16 where it is safe, with loss scaling; on GPUs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Layer,
+        trainee: nn.Layer,
+        optimizer: Any,
+        task: NetTask,
+        group: Group,
+        amp: bool,
+    ) -> None:
+        self._network, self._trainee, self._task, self._group = network, trainee, task, group
+        self._optimizer = optimizer
+        self._amp = amp
+        self._scaler = paddle.amp.GradScaler(enable=amp)
+        self._learning = [p for p in trainee.parameters() if not p.stop_gradient]
+        self._statistics = [
+            tensor
+            for layer in trainee.sublayers(include_self=True)
+            if isinstance(layer, nn.layer.norm._BatchNormBase) and not layer.weight.stop_gradient
+            for tensor in (layer._mean, layer._variance)
+        ]
+        learned = {tensor.name for tensor in (*self._learning, *self._statistics)}
+        self._learned = [n for n, t in network.state_dict().items() if t.name in learned]
+        sizes = [int(tensor.size) for tensor in (*self._learning, *self._statistics)]
+        self._bounds = np.cumsum([0, *sizes])
+        # The vector's tail: the loss, and whether a rank wants to stop.
+        self._vector = np.zeros(int(self._bounds[-1]) + 2, np.float32)
+
+    def load(self, network: State, optimizer: State) -> None:
+        """Go on from there; an optimiser without a state starts fresh."""
+        load_state(self._network, {**read_state(self._network), **network})
+        if optimizer:
+            scaler = {n.partition("/")[2]: v for n, v in optimizer.items() if n[:7] == "scaler/"}
+            own = {n: paddle.to_tensor(v) for n, v in optimizer.items() if n[:7] != "scaler/"}
+            self._optimizer.set_state_dict(own)
+            if scaler:
+                self._scaler.load_state_dict({name: v.item() for name, v in scaler.items()})
+
+    def network_state(self) -> State:
+        """A copy of what learns of the net, by name; the rest is as it was built."""
+        own = self._network.state_dict()
+        return {name: np.array(own[name]) for name in self._learned}
+
+    def optimizer_state(self) -> State:
+        """A copy of what the optimiser remembers of each parameter, by Paddle's names."""
+        state = {
+            name: np.array(value)
+            for name, value in self._optimizer.state_dict().items()
+            if isinstance(value, paddle.Tensor)
+        }
+        if self._amp:
+            scaler = self._scaler.state_dict()
+            state |= {f"scaler/{name}": np.array(value) for name, value in scaler.items()}
+        return state
+
+    def add_gradients(self, passes: Sequence[Pass], seed: Callable[[int], int]) -> float:
+        """Run this rank's passes of a step; gradients stay in the parameters.
+
+        Args:
+            passes: may be empty, when the batch is small.
+            seed: of the random numbers of pass i (dropout).
+
+        Returns:
+            this rank's share of the batch's mean loss.
+        """
+        self._trainee.train()
+        total = 0.0
+        for number, part in enumerate(passes):
+            paddle.seed(seed(number))
+            with paddle.amp.auto_cast(enable=self._amp):
+                outputs = self._trainee(paddle.to_tensor(part.inputs))
+            loss = self._task.loss(outputs.astype("float32"), paddle.to_tensor(part.targets))
+            loss = loss * part.share
+            self._scaler.scale(loss).backward()
+            total += float(loss)
+        return total
+
+    def exchange(self, loss: float, stop: bool) -> tuple[float, bool]:
+        """Add up gradients and loss over the ranks, and average batch-norm statistics.
+
+        Returns:
+            the batch's mean loss; whether any rank wants to stop.
+        """
+        if self._group.size == 1:
+            return loss, stop
+        vector = self._vector
+        tensors = [parameter.grad for parameter in self._learning]
+        for tensor, piece in zip((*tensors, *self._statistics), self._pieces(vector), strict=True):
+            piece[:] = 0 if tensor is None else _numbers(tensor)
+        vector[-2:] = loss, stop
+        total = self._group.sum(vector)
+        pieces = self._pieces(total)
+        for parameter, piece in zip(self._learning, pieces, strict=False):
+            if parameter.grad is None:
+                parameter.grad = paddle.to_tensor(piece.reshape(parameter.shape))
+            else:
+                _write(parameter.grad, piece)
+        for tensor, piece in zip(self._statistics, pieces[len(self._learning) :], strict=True):
+            _write(tensor, piece / np.float32(self._group.size))
+        return float(total[-2]), bool(total[-1])
+
+    def update(self, lr: float) -> None:
+        """One step of the optimiser."""
+        self._optimizer.set_lr(lr)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.clear_grad()
+
+    def outputs(
+        self, rows: Sequence[int], read: Callable[[Sequence[int]], Inputs]
+    ) -> npt.NDArray[np.float32]:
+        """What the net says of `rows` in evaluation mode, (n, k); the ranks share the batches.
+
+        A batch holds the same rows for any number of ranks.
+        """
+        self._trainee.eval()
+        outputs = np.zeros((len(rows), self._task.outputs), np.float32)
+        starts = range(0, len(rows), _JUDGED_AT_ONCE)
+        with paddle.no_grad():
+            for start in starts[self._group.rank :: self._group.size]:
+                part = slice(start, start + _JUDGED_AT_ONCE)
+                outputs[part] = self._trainee(paddle.to_tensor(read(rows[part]))).numpy()
+        if self._group.size > 1:  # all other ranks hold 0 there: the sum is exact
+            outputs = self._group.sum(outputs.reshape(-1)).reshape(outputs.shape).copy()
+        return outputs
+
+    def loss(self, outputs: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> float:
+        """The task's loss of outputs (n, k), without learning from it."""
+        with paddle.no_grad():
+            return float(self._task.loss(paddle.to_tensor(outputs), paddle.to_tensor(targets)))
+
+    def _pieces(self, vector: Vector) -> list[Vector]:
+        """The vector's places for each learning parameter, then for each statistic."""
+        bounds = self._bounds
+        return [vector[a:b] for a, b in pairwise(bounds)]
+
+
+def _numbers(tensor: paddle.Tensor) -> Vector:
+    """The float32 numbers of a dense tensor, flat; on a CPU the tensor's own memory."""
+    if not tensor.place.is_cpu_place():
+        copied: Vector = tensor.numpy().reshape(-1)
+        return copied
+    pointer = ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(pointer, (int(tensor.size),))
+
+
+def _write(tensor: paddle.Tensor, numbers: Vector) -> None:
+    """Put flat numbers into a dense float32 tensor."""
+    if tensor.place.is_cpu_place():
+        _numbers(tensor)[:] = numbers
+    else:
+        tensor.set_value(numbers.reshape(tensor.shape))
