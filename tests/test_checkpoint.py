@@ -38,6 +38,7 @@ SNAPSHOT = Snapshot(
     Progress(7, 0.1 + 0.2, 1.5, [EpochRow(1, 1 / 3, 0.25, 0.5, 1e-3)], 1, 0.5),
     {"w": np.arange(6, dtype=np.float32).reshape(2, 3)},
     {"w_moment": np.ones(3, np.float32)},
+    {"w": np.full((2, 3), 0.5, np.float32)},
     {"w": np.zeros((2, 3), np.float32)},
 )
 
@@ -72,7 +73,7 @@ def same(one: Trained, other: Trained) -> bool:
 def test_a_snapshot_survives_exactly() -> None:
     back = Snapshot.from_bytes(SNAPSHOT.to_bytes())
     assert back.progress == SNAPSHOT.progress
-    for group in ("network", "optimizer", "best"):
+    for group in ("network", "optimizer", "averages", "best"):
         (name,) = getattr(SNAPSHOT, group)
         assert np.array_equal(getattr(back, group)[name], getattr(SNAPSHOT, group)[name])
 
@@ -159,7 +160,7 @@ def test_killed_after_any_checkpoint_the_bits_are_the_same(
     optimizer: str, saves: int, tmp_path: Path
 ) -> None:
     """Checkpoints within epochs, at their ends, at the change of the phase and at the very end."""
-    task = job(optimizer=optimizer, checkpoint_every=3)
+    task = job(optimizer=optimizer, checkpoint_every=3, ema=0.9)
     undisturbed = train(task, lambda row: None)
     with pytest.raises(KilledError):
         train(task, lambda row: None, checkpoints=DyingCheckpoints(tmp_path, saves))

@@ -20,6 +20,8 @@ from podium.engine.batches import ImageSource, count_steps, epoch_batches
 from podium.engine.curves import EpochRow, make_curve
 from podium.engine.inference import ExportedModel, Predictor, export, run_network
 from podium.engine.optimization import build_optimizer, learning_rate
+from podium.engine.processes import Alone
+from podium.engine.session import Pass, Session
 from podium.engine.training import Job, Recipe, Trained, train
 from podium.engine.weights import load_state, read_state
 from podium.errors import PodiumError
@@ -164,6 +166,33 @@ def test_a_loss_that_explodes_stops_with_what_to_try() -> None:
         r"more: try a tenth of lr",
     ):
         run_toy(how)
+
+
+def test_the_moving_average_is_judged_and_kept() -> None:
+    """Three steps of a session, averaged by hand."""
+    job = toy_job(recipe(), dropout=0.0)
+    part = job.build(ONE_PHASE[0])
+    optimizer = build_optimizer(part.trainee, params(optimizer="sgd"), 0.5, lambda name: 0)
+    session = Session(part.network, part.trainee, optimizer, job.task, Alone(), False, ema=0.15)
+    rows = job.data.train_rows
+    batch = Pass(part.source.plain_inputs(rows), job.data.targets[rows], 1.0)
+    average = session.network_state()
+    for step in range(3):
+        session.add_gradients([batch], lambda number: 0)
+        session.update(0.5, step)
+        decay = min(0.15, (1 + step) / (10 + step))
+        learned = session.network_state()
+        average = {n: average[n] * decay + learned[n] * (1 - decay) for n in learned}
+    judged = session.judged_state()
+    for name, values in average.items():
+        assert judged[name] == pytest.approx(values, rel=1e-5)
+        assert not np.array_equal(judged[name], learned[name])
+    outputs = session.outputs(job.data.val_rows, part.source.plain_inputs)
+    assert all(np.array_equal(learned[n], v) for n, v in session.network_state().items())
+    load_state(part.network, judged)
+    part.network.eval()
+    expected = part.network(paddle.to_tensor(part.source.plain_inputs(job.data.val_rows))).numpy()
+    assert outputs == pytest.approx(expected, rel=1e-5)
 
 
 def test_label_smoothing_is_the_papers_formula() -> None:

@@ -78,7 +78,7 @@ def step_resnet(group: Group, steps: int) -> dict[str, Any]:
         inputs = rng.normal(size=(4, 3, 32, 32)).astype(np.float32)
         share = Pass(inputs, rng.integers(0, 3, 4), 1 / group.size)
         session.exchange(session.add_gradients([share], lambda i, step=step: step), False)
-        session.update(1e-3)
+        session.update(1e-3, step)
     return {"hash": hash_state(read_state(network)), "names": len(read_state(network))}
 
 

@@ -27,6 +27,7 @@ PLAIN = {
     "unfreeze": [],
     "layer_decay": 1.0,
     "size_schedule": [],
+    "ema": 0.0,
     "patience": 0,
     "processes": 1,
     "accumulate": 1,

@@ -1,8 +1,8 @@
 """Checkpoints: what a killed training goes on from, to the same bits as if it had not been killed.
 
 .podium/checkpoints/KEY/   in the main checkout, so that queued and temporary runs find theirs
-  foldK/checkpoint         SHA-256 of the rest, then safetensors: network, optimiser, best weights;
-                           what else the loop knows stands in their metadata as JSON
+  foldK/checkpoint         SHA-256 of the rest, then safetensors: network, optimiser, moving averages,
+                           best weights; what else the loop knows stands in their metadata as JSON
   unfinished.json          there while a training runs: who finds it knows that the last was killed
   written                  there when the stage has written its outputs
   lock                     one training per key
@@ -34,6 +34,7 @@ from podium.files import hold_lock, remove_abandoned, write_bytes, write_json
 
 _MAGIC = b"podium checkpoint 1\n"
 _DIGEST_BYTES = 32
+_GROUPS = ("network", "optimizer", "averages", "best")
 # Abandoned trainings keep their checkpoints, the newest first, up to so many bytes in all.
 _CAP_BYTES = 3e9
 
@@ -67,11 +68,12 @@ class Snapshot:
     progress: Progress
     network: State
     optimizer: State
+    averages: State
     best: State
 
     def to_bytes(self) -> bytes:
         """As a file's content, with its hash."""
-        groups = {"network": self.network, "optimizer": self.optimizer, "best": self.best}
+        groups = {name: getattr(self, name) for name in _GROUPS}
         tensors = {f"{group}/{name}": v for group, s in groups.items() for name, v in s.items()}
         said = json.dumps(asdict(self.progress), allow_nan=False)
         content = safetensors.numpy.save(tensors, metadata={"progress": said})
@@ -95,7 +97,7 @@ class Snapshot:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         told: dict[str, Any] = json.loads(header["__metadata__"]["progress"])
         told["curve"] = [EpochRow(**row) for row in told["curve"]]
-        groups: dict[str, State] = {"network": {}, "optimizer": {}, "best": {}}
+        groups: dict[str, State] = {group: {} for group in _GROUPS}
         for name, values in tensors.items():
             group, _, own = name.partition("/")
             groups[group][own] = values

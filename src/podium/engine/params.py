@@ -41,6 +41,8 @@ class TrainParams(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     # [share of the epochs, side in px of what it learns on]; empty: image_size.
     size_schedule: list[SizeStep]
+    # The net that is judged and kept is a moving average of the one that learns; 0: it itself.
+    ema: Annotated[float, Field(ge=0, lt=1)]
     # Stop after this many epochs without a better val score; 0: never.
     patience: Annotated[int, Field(ge=0, le=1000)]
     # Processes that share each step's batch. Another number rounds differently.

@@ -8,8 +8,9 @@ ranks.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -46,6 +47,8 @@ class Session:
         task: gives the loss.
         group: the ranks.
         amp: float16 where it is safe, with loss scaling; on GPUs.
+        ema: decay of the moving average of the weights, by which the net is judged and kept; 0:
+            none. It starts low, min(ema, (1 + step) / (10 + step)), as in TensorFlow and timm.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Session:
         task: NetTask,
         group: Group,
         amp: bool,
+        ema: float = 0.0,
     ) -> None:
         self._network, self._trainee, self._task, self._group = network, trainee, task, group
         self._optimizer = optimizer
@@ -70,14 +74,26 @@ class Session:
         ]
         learned = {tensor.name for tensor in (*self._learning, *self._statistics)}
         self._learned = [n for n, t in network.state_dict().items() if t.name in learned]
+        self._decay = ema
+        own = network.state_dict()
+        names = {parameter.name for parameter in self._learning}
+        self._averages = {
+            name: own[name].clone().detach()
+            for name in (self._learned if ema else ())
+            if own[name].name in names
+        }
         sizes = [int(tensor.size) for tensor in (*self._learning, *self._statistics)]
         self._bounds = np.cumsum([0, *sizes])
         # The vector's tail: the loss, and whether a rank wants to stop.
         self._vector = np.zeros(int(self._bounds[-1]) + 2, np.float32)
 
-    def load(self, network: State, optimizer: State) -> None:
-        """Go on from there; an optimiser without a state starts fresh."""
+    def load(self, network: State, optimizer: State, averages: State) -> None:
+        """Go on from there; an optimiser without a state starts fresh, and so does the average of
+        what did not learn before."""
         load_state(self._network, {**read_state(self._network), **network})
+        own = self._network.state_dict()
+        for name, average in self._averages.items():
+            average.set_value(averages.get(name, own[name]))
         if optimizer:
             scaler = {n.partition("/")[2]: v for n, v in optimizer.items() if n[:7] == "scaler/"}
             own = {n: paddle.to_tensor(v) for n, v in optimizer.items() if n[:7] != "scaler/"}
@@ -89,6 +105,14 @@ class Session:
         """A copy of what learns of the net, by name; the rest is as it was built."""
         own = self._network.state_dict()
         return {name: np.array(own[name]) for name in self._learned}
+
+    def average_state(self) -> State:
+        """A copy of the moving averages, by name; empty without."""
+        return {name: np.array(average) for name, average in self._averages.items()}
+
+    def judged_state(self) -> State:
+        """What learns of the net, as it is judged and kept."""
+        return {**self.network_state(), **self.average_state()}
 
     def optimizer_state(self) -> State:
         """A copy of what the optimiser remembers of each parameter, by Paddle's names."""
@@ -148,12 +172,31 @@ class Session:
             _write(tensor, piece / np.float32(self._group.size))
         return float(total[-2]), bool(total[-1])
 
-    def update(self, lr: float) -> None:
-        """One step of the optimiser."""
+    def update(self, lr: float, step: int) -> None:
+        """The optimiser's step number `step`, from 0 over all epochs."""
         self._optimizer.set_lr(lr)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.clear_grad()
+        decay = min(self._decay, (1 + step) / (10 + step))
+        own = self._network.state_dict()
+        with paddle.no_grad():
+            for name, average in self._averages.items():
+                average.scale_(decay)
+                average.add_(own[name] * (1 - decay))
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """With the averages in the net's place."""
+        own = self._network.state_dict()
+        kept = {name: own[name].clone() for name in self._averages}
+        for name, average in self._averages.items():
+            own[name].set_value(average)
+        try:
+            yield
+        finally:
+            for name, values in kept.items():
+                own[name].set_value(values)
 
     def outputs(
         self, rows: Sequence[int], read: Callable[[Sequence[int]], Inputs]
@@ -165,7 +208,7 @@ class Session:
         self._trainee.eval()
         outputs = np.zeros((len(rows), self._task.outputs), np.float32)
         starts = range(0, len(rows), _JUDGED_AT_ONCE)
-        with paddle.no_grad():
+        with paddle.no_grad(), self._averaged():
             for start in starts[self._group.rank :: self._group.size]:
                 part = slice(start, start + _JUDGED_AT_ONCE)
                 outputs[part] = self._trainee(paddle.to_tensor(read(rows[part]))).numpy()

@@ -204,7 +204,7 @@ class _Loop:
 
     def run(self) -> Trained:
         """All epochs that are left."""
-        network, optimizer = self._resume()
+        start = self._resume()
         job, progress, epochs = self._job, self._progress, self._job.recipe.epochs
         phase, part, session = None, None, None
         began = time.monotonic(), len(progress.curve)
@@ -212,9 +212,9 @@ class _Loop:
             epoch = len(progress.curve) + 1
             if phase_of(job.plan, epoch, epochs) != phase:
                 if session:
-                    network, optimizer = session.network_state(), session.optimizer_state()
+                    start = self._snapshot(session)
                 phase = phase_of(job.plan, epoch, epochs)
-                part, session = self._begin(phase, network, optimizer)
+                part, session = self._begin(phase, start)
             assert part is not None
             assert session is not None
             row = self._run_epoch(epoch, part, session)
@@ -223,7 +223,7 @@ class _Loop:
             self._on_epoch(row)
             if progress.best_score is None or self._is_better(row.val_score, progress.best_score):
                 progress.best_epoch, progress.best_score = epoch, row.val_score
-                self._best = session.network_state()
+                self._best = session.judged_state()
             progress.finished = epoch == epochs or self._is_impatient()
             self._say(row, began)
             self._save(session)
@@ -232,21 +232,30 @@ class _Loop:
         assert progress.best_score is not None
         return Trained(self._best, progress.best_epoch, progress.best_score, progress.curve)
 
-    def _resume(self) -> tuple[State, State]:
-        """Take up the checkpoint that rank 0 has; the network's and the optimiser's state."""
+    def _resume(self) -> Snapshot | None:
+        """Take up the checkpoint that rank 0 has, if any."""
         content = self._checkpoints.load() if self._checkpoints else b""
         content = self._group.broadcast(content)
         if not content:
-            return {}, {}
+            return None
         snapshot = Snapshot.from_bytes(content)
         self._progress, self._best = snapshot.progress, snapshot.best
         for row in self._progress.curve:
             self._on_epoch(row)
         if self._speaks:
             print(f"going on {self._where()}", flush=True)
-        return snapshot.network, snapshot.optimizer
+        return snapshot
 
-    def _begin(self, phase: Phase, network: State, optimizer: State) -> tuple[Part, Session]:
+    def _snapshot(self, session: Session) -> Snapshot:
+        return Snapshot(
+            replace(self._progress),
+            session.network_state(),
+            session.optimizer_state(),
+            session.average_state(),
+            self._best,
+        )
+
+    def _begin(self, phase: Phase, start: Snapshot | None) -> tuple[Part, Session]:
         recipe = self._job.recipe
         # A fresh counter: the optimiser's state goes by the parameters' generated names.
         paddle.utils.unique_name.switch()
@@ -259,9 +268,10 @@ class _Loop:
             self._job.task,
             self._group,
             recipe.runtime.amp,
+            recipe.params.ema,
         )
-        if network:
-            session.load(network, optimizer)
+        if start:
+            session.load(start.network, start.optimizer, start.averages)
         if self._speaks and len(self._job.plan) > 1:
             print(f"phase: {phase.part} at {phase.image_size_px} px", flush=True)
         return part, session
@@ -282,7 +292,7 @@ class _Loop:
                 loss = session.add_gradients(passes, partial(self._seed, step))
                 loss, self._all_stop = session.exchange(loss, self._stop.signal is not None)
                 self._check_loss(loss, epoch, lr, rows)
-                session.update(lr)
+                session.update(lr, step)
                 progress.step += 1
                 progress.epoch_loss += loss * len(rows)
                 bar.advance(len(rows), loss=loss, lr=lr)
@@ -340,15 +350,10 @@ class _Loop:
     def _save(self, session: Session) -> None:
         if not self._checkpoints or self._group.rank:
             return
-        finished = self._progress.finished  # then only the best weights are wanted
-        self._checkpoints.save(
-            Snapshot(
-                replace(self._progress),
-                {} if finished else session.network_state(),
-                {} if finished else session.optimizer_state(),
-                self._best,
-            )
-        )
+        if self._progress.finished:  # only the best weights are wanted any more
+            self._checkpoints.save(Snapshot(self._progress, {}, {}, {}, self._best))
+        else:
+            self._checkpoints.save(self._snapshot(session))
 
     def _check_loss(self, loss: float, epoch: int, lr: float, rows: list[int]) -> None:
         progress = self._progress
