@@ -224,6 +224,20 @@ def test_after_an_explosion_the_last_good_weights_stay(tmp_path: Path) -> None:
     assert len(targets)
 
 
+def test_outputs_that_are_no_numbers_stop_it_too(tmp_path: Path) -> None:
+    """The loss was finite, and the step after it was not."""
+    task = toy_job(recipe(epochs=4, optimizer="sgd"))
+    val_rows, places = task.data.val_rows, Checkpoints(tmp_path)
+
+    def poison(row: EpochRow) -> None:
+        task.build(task.plan[0]).source.plain[val_rows] = np.inf  # type: ignore[attr-defined]
+
+    with pytest.raises(
+        PodiumError, match=r"after epoch 2 .* no numbers: try .* up to epoch 1 stay"
+    ):
+        train(task, poison, checkpoints=places)
+
+
 # --- what a key holds
 
 

@@ -45,6 +45,7 @@ from podium.tasks.protocol import MetricSpec
 
 # A loss so many times the first one will not come back.
 _EXPLODED = 1000.0
+_TRY = "try a tenth of lr, or more train.warmup_epochs"
 _LINE_EVERY_S = 2.0
 
 
@@ -306,10 +307,13 @@ class _Loop:
                     self._save(session)
         outputs = session.outputs(data.val_rows, part.source.plain_inputs)
         targets = data.targets[data.val_rows]
-        val_loss = session.loss(outputs, targets)
-        return EpochRow(
-            epoch, progress.epoch_loss / n_rows, val_loss, data.score(outputs, targets), lr
-        )
+        if not np.isfinite(outputs).all():
+            raise PodiumError(
+                f"after epoch {epoch} the net's outputs on the val images are no numbers: "
+                f"{_TRY}.{self._kept()}"
+            )
+        val_loss, score = session.loss(outputs, targets), data.score(outputs, targets)
+        return EpochRow(epoch, progress.epoch_loss / n_rows, val_loss, score, lr)
 
     def _batches(
         self, source: Source, epoch: int, skip: int
@@ -364,16 +368,18 @@ class _Loop:
             return
         ids = ", ".join(dict.fromkeys(self._job.data.image_ids[row] for row in rows[:8]))
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-        kept = ""
-        if self._checkpoints and progress.curve:
-            kept = (
-                f" The weights up to epoch {len(progress.curve)} stay in {self._checkpoints.path}."
-            )
         raise PodiumError(
             f"the loss became {loss:.4g} in epoch {epoch}, step "
             f"{progress.step - (epoch - 1) * self._steps + 1}, at lr {lr:.3g}, on images {ids}{more}: "
-            f"try a tenth of lr, or more train.warmup_epochs.{kept}"
+            f"{_TRY}.{self._kept()}"
         )
+
+    def _kept(self) -> str:
+        """Where the last good weights are, if anywhere."""
+        epochs = len(self._progress.curve)
+        if not self._checkpoints or not epochs:
+            return ""
+        return f" The weights up to epoch {epochs} stay in {self._checkpoints.path}."
 
     def _where(self) -> str:
         progress = self._progress
