@@ -16,6 +16,8 @@ from podium.engine.batches import FeatureSource
 from podium.engine.features import FeatureRecipe, load_features, write_features
 from podium.engine.optimization import build_optimizer
 from podium.engine.phases import Phase, make_plan, phase_of
+from podium.engine.processes import Alone
+from podium.engine.session import Pass, Session
 from podium.errors import PodiumError
 from podium.models.networks import (
     LowerTrunk,
@@ -24,6 +26,7 @@ from podium.models.networks import (
     build_network,
     depth_below_head,
 )
+from podium.tasks.classification.net import ClassificationNet
 from tests.trainings import params
 
 # --- the plan
@@ -147,6 +150,35 @@ def test_a_milder_augmentation_moves_pixels_less() -> None:
         return float(np.mean([np.abs(other - image).mean() for other in changed]))
 
     assert 0 < change(0.05) < change(1.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_an_optimiser_takes_up_what_begins_to_learn(optimizer: str) -> None:
+    """Head, then all: the head keeps its moments, the others start fresh."""
+    choice, task = params(optimizer=optimizer), ClassificationNet(3, 0.0)
+    rng = np.random.default_rng(0)
+
+    def session(part: str) -> Session:
+        paddle.utils.unique_name.switch()
+        network = lite()
+        trainee = network.head if part == "head" else network
+        built = build_optimizer(trainee, choice, 0.1, lambda name: 0)
+        return Session(network, trainee, built, task, Alone(), amp=False)
+
+    def step(one: Session, inputs: np.ndarray) -> None:
+        batch = Pass(inputs.astype(np.float32), np.array([0, 1]), 1.0)
+        one.add_gradients([batch], lambda number: 0)
+        one.update(0.1, 0)
+
+    head = session("head")
+    step(head, rng.normal(size=(2, 1280)))
+    whole = session("all")
+    whole.load(head.network_state(), head.optimizer_state(), {})
+    taken = whole.optimizer_state()
+    for name, values in head.optimizer_state().items():
+        assert np.array_equal(taken[name], values)
+    assert len(taken) > len(head.optimizer_state())
+    step(whole, rng.normal(size=(2, 3, 32, 32)))
 
 
 # --- what frozen layers make of the images

@@ -99,7 +99,9 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
+        # It may have died before we first asked: then the parent is a stranger of another session.
+        is_orphan = "DVC_STAGE" in os.environ and os.getsid(os.getppid()) != os.getsid(0)
+        if os.getppid() != parent or is_orphan:  # it died before the call
             os.kill(os.getpid(), signal.SIGKILL)
         return
 

@@ -207,7 +207,9 @@ def _drop_oldest(room: Path, keep: Path) -> None:
     )
     total = 0
     for folder in folders:
-        total += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for path in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a living training's partial file
+                total += path.stat().st_size if path.is_file() else 0
         if total > _CAP_BYTES:
             with (
                 contextlib.suppress(FileNotFoundError, BlockingIOError),

@@ -51,8 +51,12 @@ class Group(Protocol):
     def size(self) -> int:
         """How many there are."""
 
+    def workspace(self, count: int) -> Vector:
+        """A place for a vector of `count` numbers that `sum` need not copy."""
+
     def sum(self, vector: Vector) -> Vector:
-        """The ranks' vectors, added up; one shape on all ranks."""
+        """The ranks' vectors, added up; one shape on all ranks. The result holds until the next
+        call of this group."""
 
     def broadcast(self, content: bytes) -> bytes:
         """What rank 0 brought; the others' content is not looked at."""
@@ -67,6 +71,10 @@ class Alone:
 
     rank: int = 0
     size: int = 1
+
+    def workspace(self, count: int) -> Vector:
+        """Plain memory."""
+        return np.zeros(count, np.float32)
 
     def sum(self, vector: Vector) -> Vector:
         """Itself."""
@@ -104,14 +112,17 @@ class SharedMemory:
         slots = np.frombuffer(mapped, np.uint8).reshape(size + 1, _SLOT_BYTES)
         self._slots, self._result = slots[:size], slots[size]
 
+    def workspace(self, count: int) -> Vector:
+        """This rank's slot."""
+        return self._slot(self.rank, count)
+
     def sum(self, vector: Vector) -> Vector:
         """Each rank adds up its share of the places, in the order of the ranks."""
         count = len(vector)
-        if vector.nbytes > _SLOT_BYTES:
-            raise ValueError(f"{count} numbers are more than a slot holds")
-        slots = [slot[: 4 * count].view(np.float32) for slot in self._slots]
+        slots = [self._slot(rank, count) for rank in range(self.size)]
         result: Vector = self._result[: 4 * count].view(np.float32)
-        slots[self.rank][:] = vector
+        if vector.ctypes.data != slots[self.rank].ctypes.data:
+            slots[self.rank][:] = vector
         self.barrier()  # all have written their slot, and have read the last result
         share = slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
         np.add(slots[0][share], slots[1][share], out=result[share])
@@ -119,6 +130,11 @@ class SharedMemory:
             result[share] += slot[share]
         self.barrier()
         return result
+
+    def _slot(self, rank: int, count: int) -> Vector:
+        if 4 * count > _SLOT_BYTES:
+            raise ValueError(f"{count} numbers are more than a slot holds")
+        return self._slots[rank][: 4 * count].view(np.float32)
 
     def broadcast(self, content: bytes) -> bytes:
         """By slot-fuls."""
@@ -174,6 +190,10 @@ class PaddleDistributed:
     def __init__(self) -> None:
         distributed.init_parallel_env()
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+
+    def workspace(self, count: int) -> Vector:
+        """Plain memory."""
+        return np.zeros(count, np.float32)
 
     def sum(self, vector: Vector) -> Vector:
         """By the backend's all-reduce."""
@@ -273,15 +293,20 @@ def _started(
             if changes.get("PADDLE_TRAINER_ID") == "0":
                 os.environ.update(changes)
                 continue
-            followers.append(
-                subprocess.Popen(
-                    command,
-                    env={**os.environ, **changes},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=files[number] if files else (),
+            # Ctrl-C reaches all processes of a terminal: only rank 0 answers, for all.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                followers.append(
+                    subprocess.Popen(
+                        command,
+                        env={**os.environ, **changes},
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        pass_fds=files[number] if files else (),
+                    )
                 )
-            )
+            finally:
+                signal.signal(signal.SIGINT, before)
         yield followers
         for follower in followers:
             follower.wait()

@@ -19,7 +19,7 @@ from podium.engine.params import RuntimeParams
 from podium.engine.processes import Group, is_follower, join_group
 from podium.errors import PodiumError
 from podium.params import Params
-from podium.runtime import MATH_THREADS, available_cores, cpu_class, keep_freed_memory
+from podium.runtime import cpu_class, describe_math, keep_freed_memory
 
 
 class Run:
@@ -72,11 +72,7 @@ def open_run(
         stack.enter_context(explain_out_of_memory())
         folder = None
         if not is_follower():
-            print(
-                f"on {runtime.device}: {processes} processes x {MATH_THREADS} math thread, "
-                f"{available_cores()} cores, {cpu_class()}, MKL_DEBUG_CPU_TYPE=5, freed memory kept",
-                flush=True,
-            )
+            print(f"on {runtime.device}: processes {processes}, {describe_math()}", flush=True)
             folder = stack.enter_context(open_training_folder(key))
         group = stack.enter_context(join_group(processes, runtime.device, command))
         yield Run(group, folder, n_folds)

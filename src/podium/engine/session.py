@@ -85,7 +85,7 @@ class Session:
         sizes = [int(tensor.size) for tensor in (*self._learning, *self._statistics)]
         self._bounds = np.cumsum([0, *sizes])
         # The vector's tail: the loss, and whether a rank wants to stop.
-        self._vector = np.zeros(int(self._bounds[-1]) + 2, np.float32)
+        self._vector = group.workspace(int(self._bounds[-1]) + 2)
 
     def load(self, network: State, optimizer: State, averages: State) -> None:
         """Go on from there; an optimiser without a state starts fresh, and so does the average of
@@ -97,7 +97,15 @@ class Session:
         if optimizer:
             scaler = {n.partition("/")[2]: v for n, v in optimizer.items() if n[:7] == "scaler/"}
             own = {n: paddle.to_tensor(v) for n, v in optimizer.items() if n[:7] != "scaler/"}
-            self._optimizer.set_state_dict(own)
+            # Paddle wants a state for every parameter; one that begins to learn has none yet.
+            block = paddle.base.framework.default_main_program().global_block()
+            self._optimizer._create_accumulators(block, self._learning)
+            fresh = {
+                name: value
+                for name, value in self._optimizer.state_dict().items()
+                if isinstance(value, paddle.Tensor)
+            }
+            self._optimizer.set_state_dict({**fresh, **own})
             if scaler:
                 self._scaler.load_state_dict({name: v.item() for name, v in scaler.items()})
 

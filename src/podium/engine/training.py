@@ -226,8 +226,8 @@ class _Loop:
                 progress.best_epoch, progress.best_score = epoch, row.val_score
                 self._best = session.judged_state()
             progress.finished = epoch == epochs or self._is_impatient()
-            self._say(row, began)
             self._save(session)
+            self._say(row, began)
             if self._all_stop and not progress.finished:
                 raise self._interrupted()
         assert progress.best_score is not None
