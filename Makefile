@@ -11,13 +11,16 @@ STAMP := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test check lock clean repro-check bench check-real
+.PHONY: run test test-slow check lock clean repro-check bench check-real
 
 run: $(STAMP)  ## fresh clone -> submission
 	@$(BIN)/podium run
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## twenty kills at random times
+	@$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)  ## lint, format, types
 	@$(BIN)/ruff check .
@@ -30,6 +33,8 @@ repro-check: $(STAMP)  ## two clean clones, every declared output compared by ha
 bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/eda_speed.py
 	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python benchmarks/kills.py
 
 check-real: $(STAMP)  ## the real competitions beside the repository, where they are
 	@$(BIN)/python benchmarks/real_data.py --write

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from podium import files
+from podium.commands.dvc_notes import mend_dvc_notes
 from podium.files import PARTIAL, replace_folder, write_text
 from podium.stage import run_stage
 from tests.competition import (
@@ -182,6 +183,32 @@ def test_two_at_once(copy: Path) -> None:
         first.communicate(timeout=120)
         assert first.returncode == 0
     assert "up to date" in run(copy, "dvc", "repro", "train")
+
+
+@pytest.mark.dag
+@pytest.mark.parametrize("left", [0, 100, 700])
+def test_dvcs_own_notes_cut_short(copy: Path, left: int) -> None:
+    """DVC writes them in place; `make run` mends what a kill then leaves, and runs nothing again."""
+    lock, whole = copy / "dvc.lock", (copy / "dvc.lock").read_bytes()
+    lock.write_bytes(whole[:left])
+    (copy / ".dvc/tmp/rwlock").write_text('{"data/raw": {"rea')
+    said = run(copy, "podium", "run")
+    assert "dvc.lock was cut short by a kill: git's version is back" in said
+    assert ".dvc/tmp/rwlock was cut short by a kill: removed" in said
+    assert stages_run(said) == []
+    assert lock.read_bytes() == whole
+
+
+def test_whole_notes_are_left_alone(tmp_path: Path) -> None:
+    assert mend_dvc_notes(tmp_path) == []
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  eda:\n    cmd: x\n")
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    for content in ("", "{}", '{"a": {"read": []}}'):
+        (tmp_path / ".dvc/tmp/rwlock").write_text(content)
+        assert mend_dvc_notes(tmp_path) == []
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  eda:\n    cm")
+    assert len(mend_dvc_notes(tmp_path)) == 1
+    assert not (tmp_path / "dvc.lock").exists(), "no git here that has another"
 
 
 @contextlib.contextmanager

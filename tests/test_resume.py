@@ -115,7 +115,8 @@ def finish(reference: Reference, clone: Path) -> str:
 
 
 @pytest.mark.dag
-@pytest.mark.parametrize(("name", "count"), [("sizes", 8), ("parts", 6)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("sizes", 10), ("parts", 10)])
 def test_killed_at_random_times(
     name: str, count: int, references: Callable[[str], Reference], tmp_path: Path
 ) -> None:

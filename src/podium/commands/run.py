@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from podium.commands.dvc_notes import mend_dvc_notes
 from podium.commands.init import make_demo
 from podium.commands.summary import print_summary
 from podium.data.params import CompetitionParams
@@ -38,6 +39,8 @@ def run(root: Path) -> int:
         )
     if not Path(params.competition.source).is_dir():
         _bring_data(root, params.competition)
+    for line in mend_dvc_notes(root):
+        print(line, flush=True)
     code = call_dvc(root, "repro")
     if code == 0:
         print_summary(root)

