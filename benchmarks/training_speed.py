@@ -8,8 +8,9 @@ Markdown table on stdout, and with --write also in docs/training.md.
         [--torch-python PYTHON]    an interpreter that has torch; default: this one, if it has
 
 Each number comes from a fresh process with an environment of its own. A round takes each
-measurement once, in turn; a cell is the median over the rounds, and a ratio the median of the
-rounds' own ratios. Starting processes, building the net and the first steps are not counted.
+measurement once, in turn. A cell is the best of the rounds with the worst in brackets, a ratio that
+of the bests: what else runs on a machine only ever slows a measurement down (timeit's reason, too).
+Starting processes, building the net and the first steps are not counted.
 
 Podium: the training loop as `stages.train` runs it: 2 processes, images read from the disk,
 `train.augment: light`, momentum like the peers.
@@ -33,7 +34,6 @@ import importlib.util
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -256,7 +256,7 @@ def describe(rounds: int, elsewhere: float) -> str:
 
     from podium.runtime import available_cores
 
-    said = "1 round" if rounds == 1 else f"medians of {rounds} rounds"
+    said = "1 round" if rounds == 1 else f"best of {rounds} rounds (worst in brackets)"
     line = f"{available_cores()} cores of {cpu_model()}; {said}."
     if elsewhere > MOST_ELSEWHERE:
         line += f" Other programs took {elsewhere:.0%} of the cores: **do not trust this table.**"
@@ -269,16 +269,23 @@ def make_line(row: Row, found: dict[str, list[float]]) -> str:
     is_memory = row.group == "memory"
     unit = " MB" if is_memory else ""
     sign = "<=" if is_memory else ">="
-    cells = [row.what, say_number(statistics.median(ours)) + unit]
+    best = min if is_memory else max
+    cells = [row.what, say_range(ours, is_memory) + unit]
     wanted = "" if row.target is None else f"{sign} {row.target:g}"
     if peers is None:
         return "| " + " | ".join([*cells, "not installed", "", wanted, ""]) + " |"
-    ratio = statistics.median(a / b for a, b in zip(ours, peers, strict=True))
+    ratio = best(ours) / best(peers)
     met = ""
     if row.target is not None:
         met = "yes" if (ratio <= row.target if is_memory else ratio >= row.target) else "**no**"
-    cells += [say_number(statistics.median(peers)) + unit, f"**{say_number(ratio)}**", wanted, met]
+    cells += [say_range(peers, is_memory) + unit, f"**{say_number(ratio)}**", wanted, met]
     return "| " + " | ".join(cells) + " |"
+
+
+def say_range(values: list[float], less_is_better: bool) -> str:
+    """The best, and the worst in brackets."""
+    best, worst = sorted((min(values), max(values)), reverse=not less_is_better)
+    return say_number(best) if best == worst else f"{say_number(best)} ({say_number(worst)})"
 
 
 def say_number(value: float) -> str:

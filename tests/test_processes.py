@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,6 +160,13 @@ def test_all_ranks_hold_the_same_bits_batch_norm_included(tmp_path: Path) -> Non
     assert len(ranks) == 2
     assert ranks[0] == ranks[1]
     assert ranks[0]["names"] == 102  # 62 parameters and the statistics of 20 norms
+
+
+@pytest.mark.skipif(not shutil.which("taskset"), reason="cores cannot be withheld here")
+def test_two_processes_on_one_core_give_the_same_bits(tmp_path: Path) -> None:
+    both = start(tmp_path / "x", 2, "resnet", steps=4)
+    one = start(tmp_path / "y", 2, "resnet", [("taskset", "--cpu-list", "0")], steps=4)
+    assert both == one
 
 
 def test_two_machines_give_the_bits_of_one(tmp_path: Path) -> None:
