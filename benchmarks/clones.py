@@ -50,10 +50,12 @@ def set_param(clone: Path, key: str, value: str) -> None:
 
 
 def load_metrics(clone: Path, name: str) -> dict[str, Any]:
-    """metrics/NAME.json of a clone."""
+    """metrics/NAME.json of a clone, with what stands under `details` beside the rest."""
     found: dict[str, Any] = json.loads(
         (clone / "metrics" / f"{name}.json").read_text(encoding="utf-8")
     )
+    for details in found.pop("details", []):
+        found.update(details)
     return found
 
 
