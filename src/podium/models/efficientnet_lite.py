@@ -15,6 +15,7 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
+from podium.models.depthwise import DepthwiseConv2D
 from podium.models.torch_state import load_torch_state
 
 FEATURE_DIM = 1280
@@ -43,10 +44,8 @@ _LITE0 = (
 )
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2D:
-    return nn.Conv2D(
-        inputs, outputs, kernel, stride=stride, padding="SAME", groups=groups, bias_attr=False
-    )
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2D:
+    return nn.Conv2D(inputs, outputs, kernel, stride=stride, padding="SAME", bias_attr=False)
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2D:
@@ -62,7 +61,7 @@ class _InvertedResidual(nn.Layer):
         if self.expands:
             self.expand_conv = _conv(inputs, hidden, 1)
             self.bn0 = _batch_norm(hidden)
-        self.depthwise_conv = _conv(hidden, hidden, kernel, stride, groups=hidden)
+        self.depthwise_conv = DepthwiseConv2D(hidden, kernel, stride)
         self.bn1 = _batch_norm(hidden)
         self.project_conv = _conv(hidden, outputs, 1)
         self.bn2 = _batch_norm(outputs)

@@ -1,0 +1,100 @@
+"""The depthwise convolution that trains by matrix products gives what Paddle's own gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from podium.models import depthwise
+from podium.models.depthwise import DepthwiseConv2D, make_depthwise_fast
+from podium.models.networks import build_network
+
+
+def _run(conv: nn.Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs, and what a loss that weighs them differently says to input and weights."""
+    inputs = paddle.to_tensor(x, stop_gradient=False)
+    outputs = conv(inputs)
+    weighing = paddle.arange(outputs.size, dtype="float32").reshape(outputs.shape).cos()
+    (outputs * weighing).sum().backward()
+    return outputs.numpy(), inputs.grad.numpy(), conv.weight.grad.numpy()
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["SAME", 0, 1, 2])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 8), (1, 3, 16, 16), (3, 4, 7, 5)])
+def test_outputs_and_gradients_are_those_of_paddles_convolution(kernel, stride, padding, shape):
+    """Also for sides that the stride does not divide, and for maps that are not square."""
+    paddle.seed(0)
+    channels = shape[1]
+    ours = DepthwiseConv2D(channels, kernel, stride, padding)
+    theirs = nn.Conv2D(
+        channels, channels, kernel, stride, padding, groups=channels, bias_attr=False
+    )
+    theirs.weight.set_value(ours.weight)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+    for mine, expected in zip(_run(ours, x), _run(theirs, x), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
+
+
+def test_small_maps_do_not_go_through_paddles_convolution(monkeypatch):
+    """Else it would be as slow as before; large maps do, their matrices would be mostly zeros."""
+    calls = []
+    monkeypatch.setattr(nn.Conv2D, "forward", lambda self, x: calls.append(tuple(x.shape)) or x)
+    conv = DepthwiseConv2D(4, 3)
+
+    conv(paddle.zeros([1, 4, 8, 8]))
+    conv(paddle.zeros([1, 4, 32, 32]))
+
+    assert calls == [(1, 4, 32, 32)]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0"])
+def test_a_zoo_net_keeps_its_weights_names_and_outputs(name):
+    """All its depthwise convolutions are replaced, and a checkpoint of the old net still fits."""
+    paddle.seed(0)
+    plain = getattr(paddle.vision.models, name)(num_classes=0, with_pool=True)
+    network = build_network(name, False, 3, 0.0)
+    fast = network.trunk.model
+    assert list(plain.state_dict()) == list(fast.state_dict())
+    fast.set_state_dict(plain.state_dict())
+    x = paddle.randn([2, 3, 64, 64])
+    plain.eval(), fast.eval()
+
+    np.testing.assert_allclose(fast(x).numpy(), plain(x).numpy(), atol=1e-4)
+    depthwise_left = [
+        layer
+        for layer in fast.sublayers()
+        if isinstance(layer, nn.Conv2D) and layer._groups == layer._in_channels > 1
+    ]
+    assert depthwise_left
+    assert all(type(layer) is DepthwiseConv2D for layer in depthwise_left)
+
+
+def test_convolutions_that_it_cannot_stand_for_are_left_alone():
+    """A bias, dilation or several kernels per channel."""
+    left = [
+        nn.Conv2D(4, 4, 3, groups=4),
+        nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
+        nn.Conv2D(4, 8, 3, groups=4, bias_attr=False),
+        nn.Conv2D(4, 4, (1, 3), groups=4, bias_attr=False),
+        nn.Conv2D(4, 4, 3, bias_attr=False),
+    ]
+    network = nn.Sequential(*left)
+
+    make_depthwise_fast(network)
+
+    assert list(network.children()) == left
+
+
+def test_the_matrix_of_a_kernel_is_built_once_per_shape():
+    """Not in every step."""
+    depthwise._load_spread.cache_clear()
+    conv = DepthwiseConv2D(4, 3)
+    for _ in range(3):
+        conv(paddle.zeros([1, 4, 8, 8]))
+
+    assert depthwise._load_spread.cache_info().misses == 1
