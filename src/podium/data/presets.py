@@ -48,6 +48,10 @@ def build_transforms(where: str, listed: Sequence[Mapping[str, Any]], strength: 
     """
     import albumentations
 
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise PodiumError(
+            f"{where}: expected a list of transforms, each `transform: NAME` and more"
+        )
     kinds = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
     made = []
     for entry in listed:
