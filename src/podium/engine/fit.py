@@ -61,7 +61,10 @@ class Fitted:
 
 
 def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
-    """What metrics/train.json says: means over the folds, and under `folds` each by itself."""
+    """What metrics/train.json says: means over the folds, and under `folds` each by itself.
+
+    `soup_epochs`, with `train.soup`, is how many epochs' weights were averaged.
+    """
     folds = [
         {
             "fold": fold,
@@ -70,6 +73,7 @@ def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
             "best_val_score": round(one.trained.best_score, 6),
             "train_loss": round(one.trained.curve[-1].train_loss, 6),
             "val_loss": round(one.trained.curve[-1].val_loss, 6),
+            **({"soup_epochs": len(one.trained.soup)} if one.trained.soup else {}),
         }
         for fold, one in fitted.items()
     ]
@@ -148,7 +152,8 @@ def fit(
     plan = make_plan(
         model.freeze, model.pretrained, params.unfreeze, params.size_schedule, image_size_px
     )
-    job = Job(build, plan, net_task, data, recipe, data_task.primary)
+    fitted_task = net_task.fit_to(data.targets[data.train_rows])
+    job = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints):
         trained = train(job, on_epoch, run.group, checkpoints)
     card = _make_card(model, recipe, image_size_px, data_task, net_task, inputs, fold, trained)
@@ -223,6 +228,7 @@ def _make_card(
             "metric": data_task.primary.name,
             "val": round(trained.best_score, 6),
             "epoch": trained.best_epoch,
+            **({"soup_epochs": list(trained.soup)} if trained.soup else {}),
         },
     }
 
