@@ -122,7 +122,7 @@ def fit(
     train_rows = _find_rows(inputs.train_lists[fold], row_of, "data/train_list.csv")
     data = TrainingData(
         image_ids=image_ids,
-        targets=data_task.targets(rows["label"].tolist()),
+        targets=data_task.training_targets(rows["label"].tolist(), rows["soft_label"].tolist()),
         train_rows=np.array(train_rows, np.int64),
         val_rows=_find_rows(val_ids, row_of, "data/splits.csv"),
         score=lambda outputs, targets: data_task.score(data_task.predictions(outputs), targets),

@@ -90,13 +90,16 @@ class ClassificationNet:
         return replace(self, weights=tuple(weights.tolist()))
 
     def loss(self, outputs: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
-        """Mean loss of float32 logits (n, k) against int64 class numbers (n,) or float32
-        distributions (n, k).
+        """Mean loss of float32 logits (n, k) against int64 class numbers (n,) or
+        distributions (n, k), of any float.
 
         A row weighs as its class does. The mean goes over the rows and not over their weights:
         so a batch may be cut into any passes.
         """
-        hard = functional.one_hot(targets, self.n_classes) if targets.ndim == 1 else targets
+        if targets.ndim == 1:
+            hard = functional.one_hot(targets, self.n_classes)
+        else:
+            hard = targets.astype("float32")
         wanted = self._soften(hard)
         if self.loss_name == "focal":
             log_p = functional.log_softmax(outputs, axis=1)
