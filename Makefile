@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test test-slow check lock clean repro-check bench check-real
+.PHONY: run test test-slow check lock clean repro-check bench check-real ladder
 
 run: $(STAMP)  ## fresh clone -> submission
 	@$(BIN)/podium run
@@ -39,6 +39,9 @@ bench: $(STAMP)  ## speed, as ratios measured side by side
 
 check-real: $(STAMP)  ## the real competitions beside the repository, where they are
 	@$(BIN)/python benchmarks/real_data.py --write
+
+ladder: $(STAMP)  ## what each trick of training buys (hours)
+	@$(BIN)/python benchmarks/ladder.py --write
 
 clean:  ## what can be made again: says what it frees and asks nothing
 	@if [ -x $(BIN)/podium ]; then $(BIN)/podium clean; else echo "nothing installed, nothing to clean"; fi

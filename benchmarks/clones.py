@@ -9,12 +9,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/training.md"))
+PAGES = tuple(
+    ROOT / page for page in ("README.md", "docs/results.md", "docs/training.md", "docs/accuracy.md")
+)
 
 
 @contextlib.contextmanager
@@ -47,6 +51,23 @@ def set_param(clone: Path, key: str, value: str) -> None:
     if found != 1:
         sys.exit(f"{path} has {found} keys named {key}")
     path.write_text(text, encoding="utf-8")
+
+
+def set_params(clone: Path, changes: Mapping[str, Any]) -> None:
+    """Change keys of the clone's params.yaml, named by their path: `train.ema`."""
+    path = clone / "params.yaml"
+    yaml = YAML()
+    tree = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            section = section[name]
+        if last not in section:
+            sys.exit(f"{path} has no key {key}")
+        section[last] = value
+    with path.open("w", encoding="utf-8") as stream:
+        yaml.dump(tree, stream)
 
 
 def load_metrics(clone: Path, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
 from podium.engine.curves import make_curve
-from podium.engine.fit import TrainingInputs, fit_folds, make_train_metrics
+from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, fit_folds, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
 from podium.engine.runs import make_training_key, open_run
@@ -87,16 +87,14 @@ def main() -> None:
         train_lists=load_train_lists(Path("data/train_list.csv")),
         features=Path("features"),
     )
-    recipe = Recipe(
-        params.train, params.runtime, params.lr, params.epochs, params.batch_size, params.seed
-    )
+    epochs = choose_epochs(params.epochs, params.model.freeze, inputs.train_lists)
+    recipe = Recipe(params.train, params.runtime, params.lr, epochs, params.batch_size, params.seed)
+    job = FitJob(inputs, params.model, recipe, params.image_size, data_task, net_task)
     key = make_training_key(params, CODE, DATA)
     # A linear head is trained before a second process has started.
     processes = 1 if params.model.freeze == "all" else params.train.processes
     with open_run(processes, params.runtime, COMMAND, key, len(inputs.train_lists)) as run:
-        fitted = fit_folds(
-            inputs, params.model, recipe, params.image_size, data_task, net_task, run
-        )
+        fitted = fit_folds(job, run)
         if is_follower():
             return
         with replace_folder(Path("models")) as folder:

@@ -52,6 +52,7 @@ def test_equal_to_sklearn(predictions: Any) -> None:
     found = make_task(bootstrap_draws=100).metrics(values, targets, [str(i) for i in targets], 0)
     close = {
         "accuracy": reference.accuracy_score(targets, guess),
+        "balanced_accuracy": reference.balanced_accuracy_score(targets, guess),
         "macro_f1": reference.f1_score(targets, guess, average="macro"),
         "log_loss": reference.log_loss(targets, values),
         "qwk": reference.cohen_kappa_score(targets, guess, weights="quadratic"),
@@ -201,7 +202,14 @@ def test_impossible_probability_of_zero_is_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "higher"), [("accuracy", True), ("macro_f1", True), ("qwk", True), ("log_loss", False)]
+    ("name", "higher"),
+    [
+        ("accuracy", True),
+        ("balanced_accuracy", True),
+        ("macro_f1", True),
+        ("qwk", True),
+        ("log_loss", False),
+    ],
 )
 def test_primary_metric_is_the_reported_one(name: Any, higher: bool, predictions: Any) -> None:
     values, targets = predictions

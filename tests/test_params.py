@@ -8,10 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from podium.data.params import SplitParams
+from podium.engine.fit import choose_epochs
 from podium.engine.params import TrainParams
 from podium.errors import PodiumError, ProblemsError
 from podium.models.params import ModelParams
-from podium.params import LearningRate, Params, Seed, load_params
+from podium.params import Epochs, LearningRate, Params, Seed, load_params
 
 
 class Read(Params):
@@ -108,3 +109,30 @@ def test_nan_is_refused_in_every_section() -> None:
             flip="none",
             patience=0,
         )
+
+
+class _WithEpochs(Params):
+    epochs: Epochs
+
+
+@pytest.mark.parametrize(("text", "epochs"), [("auto", None), ("30", 30)])
+def test_epochs_may_be_left_to_podium(tmp_path: Path, text: str, epochs: int | None) -> None:
+    (tmp_path / "params.yaml").write_text(f"epochs: {text}\n")
+    assert load_params(_WithEpochs, tmp_path / "params.yaml").epochs == epochs
+
+
+@pytest.mark.parametrize("text", ["", "0", "2.5", "Auto"])
+def test_epochs_that_are_neither_a_number_nor_auto(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"epochs: {text}\n")
+    with pytest.raises(PodiumError, match=r"params\.yaml: epochs: expected"):
+        load_params(_WithEpochs, tmp_path / "params.yaml")
+
+
+def test_auto_epochs_show_a_net_as_many_pictures_whatever_the_list() -> None:
+    """Within bounds; a number is obeyed, and a head on features that are there costs nothing."""
+    lists = {0: ["a"] * 1000, 1: ["a"] * 2000}
+    assert choose_epochs(None, "trunk", lists) == 10
+    assert choose_epochs(None, "none", {0: ["a"]}) == 30
+    assert choose_epochs(None, "trunk", {0: ["a"] * 1_000_000}) == 3
+    assert choose_epochs(None, "all", lists) == 30
+    assert choose_epochs(7, "trunk", lists) == 7

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
+from paddle.static.quantization import PostTrainingQuantization
 from PIL import Image
 
 from podium.commands.predict import predict
@@ -19,6 +21,7 @@ from podium.engine.inference import ExportedModel, Predictor, export
 from podium.engine.weights import load_network, read_state, write_model
 from podium.errors import PodiumError
 from podium.models.networks import Network, build_network, make_preprocessing
+from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
 from podium.slim.compression import Candidate, Compressed, Judge, choose, compress
 from podium.slim.deployment import Deployment
 from podium.slim.params import CompressParams
@@ -130,6 +133,51 @@ def test_quantising_twice_gives_the_same_bytes(
     one, two = (Predictor(made[0], int8=True, threads=n) for n in (1, 2))
     inputs = preprocessing.apply(images)
     assert np.array_equal(one.run(inputs), two.run(inputs))
+
+
+def test_one_pass_gives_the_bytes_of_paddles_two(
+    trained: tuple[Network, Preprocessing, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, preprocessing, _ = trained
+    images, _ = make_images(24)
+    (tmp_path / "float").mkdir()
+    model = export(network, SIZE, tmp_path / "float")
+    ours = quantize_static(model, images, preprocessing, tmp_path / "ours")
+    methods = {name for name in vars(OnePassQuantization) if not name.startswith("__")}
+    assert len(methods) == 3
+    for name in methods:
+        monkeypatch.delattr(OnePassQuantization, name)  # uncovers Paddle's
+    paddles = quantize_static(model, images, preprocessing, tmp_path / "paddles")
+    assert ours.program.read_bytes() == paddles.program.read_bytes()
+    assert ours.weights.read_bytes() == paddles.weights.read_bytes()
+
+
+def paddles_range(counts: np.ndarray, edges: np.ndarray) -> float:
+    paddles = SimpleNamespace(_hist_percent=HIST_PERCENT)
+    return PostTrainingQuantization._get_hist_scaling_factor(paddles, counts, edges)
+
+
+@pytest.mark.parametrize("count", [1, 512, 9_999, 123_457])
+@pytest.mark.parametrize("kind", ["normal", "long tail", "relu6", "constant", "zero"])
+def test_the_tail_tells_the_range_of_the_whole(kind: str, count: int) -> None:
+    rng = np.random.default_rng(count)
+    values = {
+        "normal": rng.normal(size=count),
+        "long tail": rng.standard_cauchy(size=count),
+        "relu6": np.clip(rng.normal(3, 3, size=count), 0, 6),
+        "constant": np.full(count, 0.3),
+        "zero": np.zeros(count),
+    }[kind]
+    magnitudes = np.abs(values).astype(np.float32)
+    tail = Tail(count)
+    for part in np.array_split(magnitudes, min(count, 7)):
+        tail.add(part)
+    limits = (float(magnitudes.min()), float(magnitudes.max()))
+    edges = np.histogram_bin_edges([], 2048, limits)
+    counts, _ = np.histogram(magnitudes, edges)
+    assert paddles_range(*tail.histogram(2048)) == paddles_range(counts, edges)
 
 
 def test_too_few_images_to_calibrate(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -40,9 +40,21 @@ TOP_LEVEL_KEYS = (
     "compress",
 )
 
+
+def _read_auto(value: Any) -> Any:
+    """`auto` as None; an empty value is a mistake."""
+    if value is None:
+        raise ValueError("a number or auto")
+    return None if value == "auto" else value
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random draw derives from it")]
 LearningRate = Annotated[float, Field(gt=0, le=10, description="peak learning rate")]
-Epochs = Annotated[int, Field(ge=1, le=10_000, description="passes over the training list")]
+# None: auto.
+Epochs = Annotated[
+    Annotated[int, Field(ge=1, le=10_000, description="passes over the training list")] | None,
+    BeforeValidator(_read_auto),
+]
 BatchSize = Annotated[int, Field(ge=1, le=4096, description="images per optimiser step")]
 ImageSize = Annotated[
     int, Field(ge=16, le=1024, multiple_of=2, description="side of the square net input, px")

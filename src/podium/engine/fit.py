@@ -36,6 +36,10 @@ from podium.runtime import derive_seed
 from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import DataTask
 
+# `epochs: auto`; docs/accuracy.md has what fewer and more bought.
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
+_ENOUGH_PICTURES = 20_000
+
 
 @dataclass(frozen=True)
 class TrainingInputs:
@@ -83,38 +87,52 @@ def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
     return {**{key: value for key, value in means.items() if key != "fold"}, "folds": folds}
 
 
-def fit_folds(
-    inputs: TrainingInputs,
-    model: ModelParams,
-    recipe: Recipe,
-    image_size_px: int,
-    data_task: DataTask,
-    net_task: NetTask,
-    run: Run,
-) -> dict[int, Fitted]:
+@dataclass(frozen=True)
+class FitJob:
+    """A model for each training list: from what, which, how, judged by what.
+
+    Attributes:
+        image_size_px: side of the pictures that the net is judged on.
+    """
+
+    inputs: TrainingInputs
+    model: ModelParams
+    recipe: Recipe
+    image_size_px: int
+    data_task: DataTask
+    net_task: NetTask
+
+
+def choose_epochs(epochs: int | None, freeze: str, train_lists: Mapping[int, Sequence[str]]) -> int:
+    """What `epochs: auto` (None) means; the same for all folds, whose curves are averaged.
+
+    A head on features that are there costs nothing: 30. Else as many passes as show a model
+    20,000 pictures, 3 to 30.
+    """
+    if epochs is not None:
+        return epochs
+    if freeze == "all":
+        return _MOST_EPOCHS
+    longest = max(map(len, train_lists.values()))
+    return min(max(round(_ENOUGH_PICTURES / longest), _LEAST_EPOCHS), _MOST_EPOCHS)
+
+
+def fit_folds(job: FitJob, run: Run) -> dict[int, Fitted]:
     """A model for each training list, one after another."""
     fitted = {}
-    for fold in inputs.train_lists:
-        if run.group.rank == 0 and len(inputs.train_lists) > 1:
+    for fold in job.inputs.train_lists:
+        if run.group.rank == 0 and len(job.inputs.train_lists) > 1:
             print(f"held out: fold {fold}", flush=True)
-        fitted[fold] = fit(inputs, fold, model, recipe, image_size_px, data_task, net_task, run)
+        fitted[fold] = fit(job, fold, run)
     return fitted
 
 
-def fit(
-    inputs: TrainingInputs,
-    fold: int,
-    model: ModelParams,
-    recipe: Recipe,
-    image_size_px: int,
-    data_task: DataTask,
-    net_task: NetTask,
-    run: Run,
-) -> Fitted:
-    """Train the network that `model` names on the training list without `fold`; judge by `fold`.
+def fit(job: FitJob, fold: int, run: Run) -> Fitted:
+    """Train the network on the training list without `fold`; judge by `fold`.
 
     What the plan's phases hold fixed is read from the features that its stage computed.
     """
+    inputs, model, recipe, data_task = job.inputs, job.model, job.recipe, job.data_task
     rows = readable_rows(inputs.manifest, "train")
     image_ids: list[str] = rows["image_id"].tolist()
     row_of = {image_id: row for row, image_id in enumerate(image_ids)}
@@ -131,7 +149,7 @@ def fit(
     def build_fresh(strength: float) -> Network:
         paddle.seed(derive_seed(recipe.seed, "weights"))
         dropout = model.dropout * strength
-        return build_network(model.name, model.pretrained, net_task.outputs, dropout)
+        return build_network(model.name, model.pretrained, job.net_task.outputs, dropout)
 
     def build(phase: Phase) -> Part:
         network = build_fresh(phase.strength)
@@ -143,20 +161,20 @@ def fit(
             trainee = UpperNetwork(network, model.top_layers)
         if run.group.rank:
             run.group.barrier()  # rank 0 decodes what is not in the store yet
-        source = _make_source(inputs.features, rows, model, recipe, phase, image_size_px)
+        source = _make_source(job, rows, phase)
         if not run.group.rank:
             run.group.barrier()
         return Part(network, trainee, depth_of, source)
 
     params = recipe.params
     plan = make_plan(
-        model.freeze, model.pretrained, params.unfreeze, params.size_schedule, image_size_px
+        model.freeze, model.pretrained, params.unfreeze, params.size_schedule, job.image_size_px
     )
-    fitted_task = net_task.fit_to(data.targets[data.train_rows])
-    job = Job(build, plan, fitted_task, data, recipe, data_task.primary)
+    fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
+    training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints):
-        trained = train(job, on_epoch, run.group, checkpoints)
-    card = _make_card(model, recipe, image_size_px, data_task, net_task, inputs, fold, trained)
+        trained = train(training, on_epoch, run.group, checkpoints)
+    card = _make_card(job, fold, trained)
     state = {**read_state(build_fresh(1.0)), **trained.best_state}
     return Fitted(state, card, trained)
 
@@ -168,46 +186,31 @@ def _find_rows(image_ids: Sequence[str], row_of: dict[str, int], name: str) -> l
     return [row_of[image_id] for image_id in image_ids]
 
 
-def _make_source(
-    features: Path,
-    rows: pd.DataFrame,
-    model: ModelParams,
-    recipe: Recipe,
-    phase: Phase,
-    image_size_px: int,
-) -> Source:
+def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase) -> Source:
     if phase.part != ALL:
-        return load_features(features, phase, len(rows), image_size_px)
-    params = recipe.params
+        return load_features(job.inputs.features, phase, len(rows), job.image_size_px)
+    params = job.recipe.params
     return ImageSource(
         images=load_images(rows, phase.image_size_px, "decode train"),
-        judged_images=load_images(rows, image_size_px, "decode train"),
+        judged_images=load_images(rows, job.image_size_px, "decode train"),
         image_ids=rows["image_id"].tolist(),
-        preprocessing=make_preprocessing(model.name, phase.image_size_px),
-        augment=make_augment(params.augment, params.flip, recipe.seed, phase.strength),
+        preprocessing=make_preprocessing(job.model.name, phase.image_size_px),
+        augment=make_augment(params.augment, params.flip, job.recipe.seed, phase.strength),
     )
 
 
-def _make_card(
-    model: ModelParams,
-    recipe: Recipe,
-    image_size_px: int,
-    data_task: DataTask,
-    net_task: NetTask,
-    inputs: TrainingInputs,
-    fold: int,
-    trained: Trained,
-) -> dict[str, Any]:
+def _make_card(job: FitJob, fold: int, trained: Trained) -> dict[str, Any]:
+    inputs, model, recipe, data_task = job.inputs, job.model, job.recipe, job.data_task
     split_lines = (inputs.splits["image_id"] + "," + inputs.splits["fold"].astype(str)).tolist()
     return {
         "task": data_task.name,
         "classes": list(data_task.classes),
         "architecture": {
             "name": model.name,
-            "outputs": net_task.outputs,
+            "outputs": job.net_task.outputs,
             "dropout": model.dropout,
         },
-        "preprocessing": make_preprocessing(model.name, image_size_px).to_card(),
+        "preprocessing": make_preprocessing(model.name, job.image_size_px).to_card(),
         "params": {
             "seed": recipe.seed,
             "lr": recipe.lr,

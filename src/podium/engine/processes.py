@@ -1,7 +1,7 @@
 """Training in several processes: who they are, and how they add up their gradients.
 
-In: the same vector on every rank, with other numbers in it. Out: their sum, the same bits on every
-rank, whatever the timing: summands are added in the order of the ranks.
+In: vectors, the same on every rank but for the numbers in them. Out: their sums, in their place, the
+same bits on every rank, whatever the timing: summands are added in the order of the ranks.
 
 Two ways lead from rank to rank:
 - on one machine's CPU, shared memory and pipes, made here. `paddle.distributed` could do it, by
@@ -51,12 +51,8 @@ class Group(Protocol):
     def size(self) -> int:
         """How many there are."""
 
-    def workspace(self, count: int) -> Vector:
-        """A place for a vector of `count` numbers that `sum` need not copy."""
-
-    def sum(self, vector: Vector) -> Vector:
-        """The ranks' vectors, added up; one shape on all ranks. The result holds until the next
-        call of this group."""
+    def sum(self, vectors: Sequence[Vector]) -> None:
+        """Put into each vector the sum of the ranks' vectors; on all ranks as many, as long."""
 
     def broadcast(self, content: bytes) -> bytes:
         """What rank 0 brought; the others' content is not looked at."""
@@ -72,13 +68,8 @@ class Alone:
     rank: int = 0
     size: int = 1
 
-    def workspace(self, count: int) -> Vector:
-        """Plain memory."""
-        return np.zeros(count, np.float32)
-
-    def sum(self, vector: Vector) -> Vector:
-        """Itself."""
-        return vector
+    def sum(self, vectors: Sequence[Vector]) -> None:
+        """They are it."""
 
     def broadcast(self, content: bytes) -> bytes:
         """Itself."""
@@ -89,7 +80,11 @@ class Alone:
 
 
 class SharedMemory:
-    """Ranks of one machine: a memory of one slot per rank and one for the sum, and pipes.
+    """Ranks of one machine: a memory of two slots per rank, and pipes.
+
+    Each exchange takes the other slots than the one before: who writes into a slot has passed the
+    barrier of the exchange between, which all reach only when they have read that slot. So one
+    barrier per exchange does.
 
     Args:
         rank, size: of this process; size >= 2.
@@ -108,34 +103,38 @@ class SharedMemory:
     ) -> None:
         self.rank, self.size = rank, size
         self._pipes, self._followers = pipes, followers
-        mapped = mmap.mmap(memory, (size + 1) * _SLOT_BYTES)
-        slots = np.frombuffer(mapped, np.uint8).reshape(size + 1, _SLOT_BYTES)
-        self._slots, self._result = slots[:size], slots[size]
+        mapped = mmap.mmap(memory, 2 * size * _SLOT_BYTES)
+        self._slots = np.frombuffer(mapped, np.uint8).reshape(2, size, _SLOT_BYTES)
+        self._turn = 0
 
-    def workspace(self, count: int) -> Vector:
-        """This rank's slot."""
-        return self._slot(self.rank, count)
+    def sum(self, vectors: Sequence[Vector]) -> None:
+        """Each rank adds up all slots for itself: for few ranks that is no slower than a share of
+        the places each, and one barrier less.
 
-    def sum(self, vector: Vector) -> Vector:
-        """Each rank adds up its share of the places, in the order of the ranks."""
-        count = len(vector)
-        slots = [self._slot(rank, count) for rank in range(self.size)]
-        result: Vector = self._result[: 4 * count].view(np.float32)
-        if vector.ctypes.data != slots[self.rank].ctypes.data:
-            slots[self.rank][:] = vector
-        self.barrier()  # all have written their slot, and have read the last result
-        share = slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
-        np.add(slots[0][share], slots[1][share], out=result[share])
-        for slot in slots[2:]:
-            result[share] += slot[share]
-        self.barrier()
-        return result
-
-    def _slot(self, rank: int, count: int) -> Vector:
+        Raises:
+            ValueError: they are more than a slot holds.
+        """
+        count = sum(map(len, vectors))
         if 4 * count > _SLOT_BYTES:
             raise ValueError(f"{count} numbers are more than a slot holds")
-        slot: Vector = self._slots[rank][: 4 * count].view(np.float32)
-        return slot
+        slots: npt.NDArray[np.float32] = self._next_slots()[:, : 4 * count].view(np.float32)
+        np.concatenate(vectors, out=slots[self.rank])
+        self.barrier()
+        start = 0
+        for vector in vectors:
+            summands = list(slots[:, start : start + len(vector)])
+            if self.rank < 2:  # the first addition may read this rank's numbers where it writes
+                summands[self.rank] = vector
+            np.add(summands[0], summands[1], out=vector)
+            for summand in summands[2:]:
+                vector += summand
+            start += len(vector)
+
+    def _next_slots(self) -> npt.NDArray[np.uint8]:
+        """Of this exchange, (size, bytes)."""
+        self._turn = 1 - self._turn
+        slots: npt.NDArray[np.uint8] = self._slots[self._turn]
+        return slots
 
     def broadcast(self, content: bytes) -> bytes:
         """By slot-fuls."""
@@ -164,12 +163,11 @@ class SharedMemory:
             sys.exit(1)  # rank 0 has said why
 
     def _hand_over(self, content: bytes, length: int) -> bytes:
-        self.barrier()  # all have read the last result
+        slot = self._next_slots()[0, :length]
         if self.rank == 0:
-            self._result[:length] = np.frombuffer(content, np.uint8)
+            slot[:] = np.frombuffer(content, np.uint8)
         self.barrier()
-        received: bytes = self._result[:length].tobytes()
-        self.barrier()
+        received: bytes = slot.tobytes()
         return received
 
     def _explain_loss(self, number: int) -> None:
@@ -192,16 +190,13 @@ class PaddleDistributed:
         distributed.init_parallel_env()
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
-    def workspace(self, count: int) -> Vector:
-        """Plain memory."""
-        return np.zeros(count, np.float32)
-
-    def sum(self, vector: Vector) -> Vector:
+    def sum(self, vectors: Sequence[Vector]) -> None:
         """By the backend's all-reduce."""
-        tensor = paddle.to_tensor(vector)
+        tensor = paddle.to_tensor(np.concatenate(vectors))
         distributed.all_reduce(tensor)
-        total: Vector = tensor.numpy()
-        return total
+        bounds = np.cumsum([len(vector) for vector in vectors[:-1]])
+        for vector, total in zip(vectors, np.split(tensor.numpy(), bounds), strict=True):
+            vector[:] = total
 
     def broadcast(self, content: bytes) -> bytes:
         """As bytes."""
@@ -264,7 +259,7 @@ def join_group(size: int, device: str, command: Sequence[str]) -> Iterator[Group
 @contextlib.contextmanager
 def _share_memory(size: int, command: Sequence[str]) -> Iterator[SharedMemory]:
     with contextlib.ExitStack() as stack:
-        memory = _open_memory((size + 1) * _SLOT_BYTES)
+        memory = _open_memory(2 * size * _SLOT_BYTES)
         stack.callback(os.close, memory)
         pairs = [socket.socketpair() for _ in range(1, size)]
         for pair in pairs:

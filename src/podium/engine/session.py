@@ -1,7 +1,7 @@
 """One phase at work: a net of which some part learns, its optimiser, and a step shared by all ranks.
 
 After every step all ranks hold the same bits, batch-norm statistics included: gradients, those
-statistics and the loss travel in one vector. Each pass normalises by its own rows, as data-parallel
+statistics and the loss travel together. Each pass normalises by its own rows, as data-parallel
 training does everywhere; the running statistics, by which the net is judged, are the mean over the
 ranks.
 """
@@ -9,10 +9,8 @@ ranks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,10 +82,6 @@ class Session:
             for name in (self._learned if ema else ())
             if own[name].name in names
         }
-        sizes = [int(tensor.size) for tensor in (*self._learning, *self._statistics)]
-        self._bounds = np.cumsum([0, *sizes])
-        # The vector's tail: the loss, and whether a rank wants to stop.
-        self._vector = group.workspace(int(self._bounds[-1]) + 2)
 
     def load(self, network: State, optimizer: State, averages: State) -> None:
         """Go on from there; an optimiser without a state starts fresh, and so does the average of
@@ -166,21 +160,19 @@ class Session:
         """
         if self._group.size == 1:
             return loss, stop
-        vector = self._vector
-        tensors = [parameter.grad for parameter in self._learning]
-        for tensor, piece in zip((*tensors, *self._statistics), self._pieces(vector), strict=True):
-            piece[:] = 0 if tensor is None else _numbers(tensor)
-        vector[-2:] = loss, stop
-        total = self._group.sum(vector)
-        pieces = self._pieces(total)
-        for parameter, piece in zip(self._learning, pieces, strict=False):
-            if parameter.grad is None:
-                parameter.grad = paddle.to_tensor(piece.reshape(parameter.shape))
-            else:
-                _write(parameter.grad, piece)
-        for tensor, piece in zip(self._statistics, pieces[len(self._learning) :], strict=True):
-            _write(tensor, piece / np.float32(self._group.size))
-        return float(total[-2]), bool(total[-1])
+        for parameter in self._learning:
+            if parameter.grad is None:  # this rank had no pass, or none that needs it
+                parameter.grad = paddle.zeros_like(parameter)
+        tensors = [*(parameter.grad for parameter in self._learning), *self._statistics]
+        vectors = [_numbers(tensor) for tensor in tensors]
+        tail = np.array([loss, stop], np.float32)
+        self._group.sum([*vectors, tail])
+        for vector in vectors[len(self._learning) :]:
+            vector /= np.float32(self._group.size)
+        for tensor, vector in zip(tensors, vectors, strict=True):
+            if not tensor.place.is_cpu_place():
+                tensor.set_value(vector.reshape(tensor.shape))
+        return float(tail[0]), bool(tail[1])
 
     def update(self, lr: float, step: int) -> None:
         """The optimiser's step number `step`, from 0 over all epochs.
@@ -195,7 +187,8 @@ class Session:
             nn.utils.clip_grad_norm_(self._learning, self._clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._optimizer.clear_grad()
+        # Dropped, not zeroed: the next pass hands its gradients over, instead of adding them to zeros.
+        self._optimizer.clear_grad(set_to_zero=False)
         decay = min(self._decay, (1 + step) / (10 + step))
         own = self._network.state_dict()
         with paddle.no_grad():
@@ -239,7 +232,7 @@ class Session:
                 part = slice(start, start + _JUDGED_AT_ONCE)
                 outputs[part] = self._trainee(paddle.to_tensor(read(rows[part]))).numpy()
         if self._group.size > 1:  # all other ranks hold 0 there: the sum is exact
-            outputs = self._group.sum(outputs.reshape(-1)).reshape(outputs.shape).copy()
+            self._group.sum([outputs.reshape(-1)])
         return outputs
 
     def loss(self, outputs: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> float:
@@ -247,24 +240,11 @@ class Session:
         with paddle.no_grad():
             return float(self._task.loss(paddle.to_tensor(outputs), paddle.to_tensor(targets)))
 
-    def _pieces(self, vector: Vector) -> list[Vector]:
-        """The vector's places for each learning parameter, then for each statistic."""
-        bounds = self._bounds
-        return [vector[a:b] for a, b in pairwise(bounds)]
-
 
 def _numbers(tensor: paddle.Tensor) -> Vector:
-    """The float32 numbers of a dense tensor, flat; on a CPU the tensor's own memory."""
+    """The numbers of a dense float32 tensor, flat; on a CPU the tensor's own memory."""
     if not tensor.place.is_cpu_place():
         copied: Vector = tensor.numpy().reshape(-1)
         return copied
-    pointer = ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_float))
-    return np.ctypeslib.as_array(pointer, (int(tensor.size),))
-
-
-def _write(tensor: paddle.Tensor, numbers: Vector) -> None:
-    """Put flat numbers into a dense float32 tensor."""
-    if tensor.place.is_cpu_place():
-        _numbers(tensor)[:] = numbers
-    else:
-        tensor.set_value(numbers.reshape(tensor.shape))
+    own: npt.NDArray[Any] = np.from_dlpack(tensor.detach())
+    return own.reshape(-1, copy=False)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
-from podium.models.depthwise import DepthwiseConv2D
+from podium.models.convolutions import DepthwiseConv2D
 from podium.models.torch_state import load_torch_state
 
 FEATURE_DIM = 1280

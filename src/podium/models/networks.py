@@ -13,7 +13,7 @@ from paddle import nn
 
 from podium.data.preprocessing import Preprocessing
 from podium.models import efficientnet_lite
-from podium.models.depthwise import make_depthwise_fast
+from podium.models.convolutions import make_convolutions_fast
 
 # RGB in 0..255. Lite0: its training code's (x - 127) / 128; the zoo: ImageNet statistics.
 _LITE_MEAN, _LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
@@ -28,7 +28,7 @@ class _ZooTrunk(nn.Layer):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.model = getattr(paddle.vision.models, name)(num_classes=0, with_pool=True)
-        make_depthwise_fast(self.model)
+        make_convolutions_fast(self.model)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return paddle.flatten(self.model(x), 1)

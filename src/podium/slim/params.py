@@ -12,7 +12,7 @@ from podium.params import Section
 class CompressParams(Section):
     """Which compressed candidate is made, and how much score it may cost."""
 
-    # int8: static post-training quantisation by PaddleSlim. none: the float32 model ships.
+    # int8: static post-training quantisation as PaddleSlim makes it. none: the float32 model ships.
     quantize: Literal["int8", "none"]
     # Training images that the activation ranges are read from.
     calibration_images: Annotated[int, Field(ge=8, le=10_000)]

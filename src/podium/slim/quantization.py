@@ -1,8 +1,8 @@
-"""Static int8 by PaddleSlim: calibrate activation ranges on real images, write an int8 model.
+"""Static int8 as PaddleSlim makes it: activation ranges from real images, an int8 model on disk.
 
-PaddleSlim's rough edges stay in this module: it speaks only the old program format, needs the old
-IR and static mode switched on around it, wants a callable as its loader although its docs say
-DataLoader, and prints.
+The rough edges of Paddle's quantisation, which PaddleSlim's `quant_post_static` wraps, stay in this
+module and `calibration`: it speaks only the old program format, needs the old IR and static mode
+switched on around it, wants a callable as its loader although its docs say DataLoader, and prints.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from podium.data.preprocessing import Preprocessing
 from podium.engine.inference import INPUT_NAME, ExportedModel, quiet
 from podium.engine.program_file import make_reproducible
 from podium.errors import PodiumError
+from podium.slim.calibration import OnePassQuantization
 
 CALIBRATION_BATCH = 8
 
@@ -35,7 +36,7 @@ def quantize_static(
     """Write a statically quantised copy of `model` to `folder`.
 
     Weights get one scale per output channel, activations one per tensor, read off the histogram of
-    the calibration images (`quant_post_static`, algo "hist").
+    the calibration images (algo "hist" of PaddleSlim's `quant_post_static`).
 
     Args:
         model: a float32 export.
@@ -69,20 +70,10 @@ def quantize_static(
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
-            from paddleslim.quant import quant_post_static
-
-            quant_post_static(
-                paddle.static.Executor(paddle.CPUPlace()),
-                str(model.program.parent),
-                str(folder),
-                data_loader=batches,
-                model_filename=model.program.name,
-                params_filename=model.weights.name,
-                save_model_filename=exported.program.name,
-                save_params_filename=exported.weights.name,
-                batch_nums=full // CALIBRATION_BATCH,
-                algo="hist",
-                onnx_format=True,
+            quantization = OnePassQuantization(model, batches, full // CALIBRATION_BATCH)
+            quantization.quantize()
+            quantization.save_quantized_model(
+                str(folder), exported.program.name, exported.weights.name
             )
         finally:
             logging.disable(logging.NOTSET)

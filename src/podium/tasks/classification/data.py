@@ -47,7 +47,7 @@ class ClassificationData:
         if self.primary_metric == "qwk" and not self.ordinal:
             raise PodiumError(
                 "evaluate.primary: qwk is for grades in order, but competition.ordinal is false: "
-                "set it to true or choose accuracy, macro_f1 or log_loss"
+                "set it to true or choose another"
             )
 
     @property
@@ -112,6 +112,8 @@ class ClassificationData:
         if self.primary_metric == "accuracy":
             return measure.accuracy(targets, predicted)
         confusion = measure.make_confusion(targets, predicted, len(self.classes))
+        if self.primary_metric == "balanced_accuracy":
+            return measure.balanced_accuracy(confusion)
         if self.primary_metric == "macro_f1":
             return measure.macro_f1(confusion)
         return measure.weighted_kappa(confusion) or 0.0
@@ -122,7 +124,8 @@ class ClassificationData:
         """All metrics, rounded to 6 decimals.
 
         Returns:
-            n, accuracy with accuracy_low and accuracy_high (exact 95 %), macro_f1, log_loss, ece;
+            n, accuracy with accuracy_low and accuracy_high (exact 95 %), balanced_accuracy, macro_f1,
+            log_loss, ece;
             for ordinal classes qwk with qwk_low and qwk_high (95 %, bootstrap by group); per_class
             (list of label, precision, recall, f1, support). None where a value is not defined.
         """
@@ -135,6 +138,7 @@ class ClassificationData:
             "accuracy": measure.accuracy(targets, predicted),
             "accuracy_low": low,
             "accuracy_high": high,
+            "balanced_accuracy": measure.balanced_accuracy(confusion),
             "macro_f1": measure.macro_f1(confusion),
             "log_loss": measure.log_loss(targets, predictions),
             "ece": measure.calibration_error(measure.reliability(targets, predictions)),

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from podium.params import Section
 
-PrimaryMetric = Literal["accuracy", "macro_f1", "qwk", "log_loss"]
+PrimaryMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "qwk", "log_loss"]
 
 
 class EvaluateParams(Section):

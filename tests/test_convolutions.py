@@ -1,4 +1,4 @@
-"""The depthwise convolution that trains by matrix products gives what Paddle's own gives."""
+"""The convolutions that train by matrix products give what Paddle's own give."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import paddle
 import pytest
 from paddle import nn
 
-from podium.models import depthwise
-from podium.models.depthwise import DepthwiseConv2D, make_depthwise_fast
+from podium.models import convolutions
+from podium.models.convolutions import DepthwiseConv2D, TinyMapConv2D, make_convolutions_fast
 from podium.models.networks import build_network
 
 
@@ -40,21 +40,37 @@ def test_outputs_and_gradients_are_those_of_paddles_convolution(kernel, stride, 
         np.testing.assert_allclose(mine, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_a_tiny_map_gives_what_paddles_convolution_gives(kernel, stride, padding):
+    """Outputs, and the gradients of inputs and weights."""
+    paddle.seed(0)
+    ours = TinyMapConv2D(4, 6, kernel, stride, padding, bias_attr=False)
+    theirs = nn.Conv2D(4, 6, kernel, stride, padding, bias_attr=False)
+    theirs.weight.set_value(ours.weight)
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 5)).astype(np.float32)
+
+    for mine, expected in zip(_run(ours, x), _run(theirs, x), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=1e-4)
+
+
 def test_small_maps_do_not_go_through_paddles_convolution(monkeypatch):
     """Else it would be as slow as before; large maps do, their matrices would be mostly zeros."""
     calls = []
     monkeypatch.setattr(nn.Conv2D, "forward", lambda self, x: calls.append(tuple(x.shape)) or x)
-    conv = DepthwiseConv2D(4, 3)
+    for conv in (DepthwiseConv2D(4, 3), TinyMapConv2D(4, 4, 3, padding=1, bias_attr=False)):
+        for side in (3, 32):
+            conv(paddle.zeros([1, 4, side, side]))
 
-    conv(paddle.zeros([1, 4, 8, 8]))
-    conv(paddle.zeros([1, 4, 32, 32]))
-
-    assert calls == [(1, 4, 32, 32)]
+    assert calls == [(1, 4, 32, 32)] * 2
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0", "resnet18"]
+)
 def test_a_zoo_net_keeps_its_weights_names_and_outputs(name):
-    """All its depthwise convolutions are replaced, and a checkpoint of the old net still fits."""
+    """All convolutions of more than one tap are replaced; a checkpoint of the old net still fits."""
     paddle.seed(0)
     plain = getattr(paddle.vision.models, name)(num_classes=0, with_pool=True)
     network = build_network(name, False, 3, 0.0)
@@ -65,36 +81,36 @@ def test_a_zoo_net_keeps_its_weights_names_and_outputs(name):
     plain.eval(), fast.eval()
 
     np.testing.assert_allclose(fast(x).numpy(), plain(x).numpy(), atol=1e-4)
-    depthwise_left = [
+    left = [
         layer
         for layer in fast.sublayers()
-        if isinstance(layer, nn.Conv2D) and layer._groups == layer._in_channels > 1
+        if type(layer) is nn.Conv2D and (layer._groups > 1 or layer._kernel_size[0] > 1)
     ]
-    assert depthwise_left
-    assert all(type(layer) is DepthwiseConv2D for layer in depthwise_left)
+    assert not left
 
 
 def test_convolutions_that_it_cannot_stand_for_are_left_alone():
-    """A bias, dilation or several kernels per channel."""
+    """A bias, dilation, several kernels per channel; a single tap, which needs no help."""
     left = [
         nn.Conv2D(4, 4, 3, groups=4),
         nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
         nn.Conv2D(4, 8, 3, groups=4, bias_attr=False),
         nn.Conv2D(4, 4, (1, 3), groups=4, bias_attr=False),
-        nn.Conv2D(4, 4, 3, bias_attr=False),
+        nn.Conv2D(4, 4, 1, bias_attr=False),
+        nn.Conv2D(4, 4, 3, padding="SAME", bias_attr=False),
     ]
     network = nn.Sequential(*left)
 
-    make_depthwise_fast(network)
+    make_convolutions_fast(network)
 
     assert list(network.children()) == left
 
 
 def test_the_matrix_of_a_kernel_is_built_once_per_shape():
     """Not in every step."""
-    depthwise._load_spread.cache_clear()
+    convolutions._load_spread.cache_clear()
     conv = DepthwiseConv2D(4, 3)
     for _ in range(3):
         conv(paddle.zeros([1, 4, 8, 8]))
 
-    assert depthwise._load_spread.cache_info().misses == 1
+    assert convolutions._load_spread.cache_info().misses == 1

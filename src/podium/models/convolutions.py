@@ -1,9 +1,14 @@
-"""Depthwise convolution that trains fast on a CPU.
+"""Convolutions that train fast on a CPU: Paddle's own parameters, names and exports.
 
-Paddle's own takes two thirds of a training step of a mobile net, for a twentieth of its arithmetic.
-On a small map a depthwise convolution is, for each channel, a product with a matrix that repeats the
-kernel's weights along its diagonals (Toeplitz: Dumoulin & Visin, arXiv:1603.07285, section 4.1), and
-batched matrix products are what the math library does best. The same sums in another order.
+Two thirds of a mobile net's training step are Paddle's depthwise kernels, for a twentieth of its
+arithmetic; and where maps are tiny, its dense kernels multiply image by image, nine columns at a
+time. Batched matrix products are what the math library does best, so both become that:
+
+- depthwise, on small maps: for each channel a product with a matrix that repeats the kernel's
+  weights along its diagonals (Toeplitz: Dumoulin & Visin, arXiv:1603.07285, section 4.1);
+- dense, on tiny maps: one product for the whole batch (im2col: Chellapilla et al., 2006).
+
+The same sums in another order. docs/training.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,16 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 from paddle import nn
+from paddle.nn import functional
 
 # On larger maps the matrix, whose size is the square of the map's, is mostly zeros.
 _MOST_POSITIONS = 16 * 16
+# Of the output of a dense convolution; with more columns per image Paddle's kernels are as fast.
+_MOST_COLUMNS = 9
 
 
 class DepthwiseConv2D(nn.Conv2D):
     """`nn.Conv2D` with one kernel per channel, square: the same parameters, the same export.
 
-    Small maps on a CPU are multiplied by the kernel's matrix; all else is left to Paddle, as is what
-    is exported for the inference engine.
+    Small maps on a CPU are multiplied by the kernel's matrix; all else is left to Paddle.
     """
 
     def __init__(
@@ -42,10 +49,8 @@ class DepthwiseConv2D(nn.Conv2D):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """float32 (N, C, H, W) -> (N, C, H', W')."""
-        if not paddle.in_dynamic_mode() or not x.place.is_cpu_place():
-            return super().forward(x)
         batch, channels, height, width = x.shape
-        if height * width > _MOST_POSITIONS:
+        if not _runs_on_cpu(x) or height * width > _MOST_POSITIONS:
             return super().forward(x)
         spread = _load_spread(height, width, self._kernel, self._step, self._pad)
         kernels = self.weight.reshape([channels, -1])
@@ -56,28 +61,57 @@ class DepthwiseConv2D(nn.Conv2D):
         return result.reshape([batch, channels, *outputs])
 
 
-def make_depthwise_fast(network: nn.Layer) -> None:
-    """Put `DepthwiseConv2D` in the place of a network's depthwise convolutions that it can stand
-    for (square, without bias); weights and their names stay."""
+class TinyMapConv2D(nn.Conv2D):
+    """`nn.Conv2D`, dense and square, that takes a whole batch of tiny maps as one product."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """float32 (N, C, H, W) -> (N, O, H', W')."""
+        kernel, stride, padding = self._kernel_size[0], self._stride[0], self._padding
+        height, width = (_span(side, kernel, stride, padding)[0] for side in x.shape[2:])
+        if not _runs_on_cpu(x) or height * width > _MOST_COLUMNS:
+            return super().forward(x)
+        batch, outputs = x.shape[0], self.weight.shape[0]
+        columns = functional.unfold(x, kernel, stride, padding).transpose([1, 0, 2])
+        columns = columns.reshape([columns.shape[0], -1])
+        result = paddle.matmul(self.weight.reshape([outputs, -1]), columns)
+        return result.reshape([outputs, batch, height, width]).transpose([1, 0, 2, 3])
+
+
+def make_convolutions_fast(network: nn.Layer) -> None:
+    """Put these classes in the place of a network's convolutions that they can stand for (square,
+    without bias); weights and their names stay."""
     for parent in network.sublayers(include_self=True):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2D and _is_depthwise(child):
-                fast = DepthwiseConv2D(
-                    child._in_channels, child._kernel_size[0], child._stride[0], child._padding
-                )
-                fast.weight = child.weight
-                setattr(parent, name, fast)
+            if type(child) is nn.Conv2D and _is_plain(child):
+                fast = _stand_in(child)
+                if fast is not None:
+                    fast.weight = child.weight
+                    setattr(parent, name, fast)
 
 
-def _is_depthwise(conv: nn.Conv2D) -> bool:
+def _stand_in(conv: nn.Conv2D) -> nn.Conv2D | None:
+    inputs, outputs, kernel = conv._in_channels, conv._out_channels, conv._kernel_size[0]
+    stride, padding = conv._stride[0], conv._padding
+    if conv._groups == inputs == outputs > 1:
+        return DepthwiseConv2D(inputs, kernel, stride, padding)
+    if conv._groups == 1 and kernel > 1:
+        return TinyMapConv2D(inputs, outputs, kernel, stride, padding, bias_attr=False)
+    return None
+
+
+def _is_plain(conv: nn.Conv2D) -> bool:
     return (
-        conv._groups == conv._in_channels == conv._out_channels > 1
-        and conv.bias is None
+        conv.bias is None
         and len(set(conv._kernel_size)) == len(set(conv._stride)) == 1
         and conv._dilation == [1, 1]
         and isinstance(conv._padding, int)
         and conv._padding_mode == "zeros"
     )
+
+
+def _runs_on_cpu(x: paddle.Tensor) -> bool:
+    """And is not being exported for the inference engine, which has kernels of its own."""
+    return bool(paddle.in_dynamic_mode() and x.place.is_cpu_place())
 
 
 def _span(side: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
