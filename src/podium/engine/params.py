@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from podium.params import ImageSize, Section
 
@@ -74,16 +74,12 @@ class TrainParams(Section):
 
     @field_validator("step_epochs")
     @classmethod
-    def _check_steps(cls, shares: list[float]) -> list[float]:
+    def _check_steps(cls, shares: list[float], info: ValidationInfo) -> list[float]:
         if any(late <= early for early, late in pairwise(shares)):
             raise ValueError("shares of the epochs that grow")
+        if not shares and info.data.get("schedule") == "step":
+            raise ValueError("at least one share with train.schedule step")
         return shares
-
-    @model_validator(mode="after")
-    def _check_schedule(self) -> TrainParams:
-        if self.schedule == "step" and not self.step_epochs:
-            raise ValueError("at least one share in train.step_epochs with schedule step")
-        return self
 
     @model_validator(mode="after")
     def _check_parts(self) -> TrainParams:
