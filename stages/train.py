@@ -75,7 +75,14 @@ def main() -> None:
         ordinal=params.competition.ordinal,
         primary_metric=params.evaluate.primary,
     )
-    net_task = build_net_task(data_task, params.train.label_smoothing)
+    net_task = build_net_task(
+        data_task,
+        label_smoothing=params.train.label_smoothing,
+        loss_name=params.train.loss,
+        focal_gamma=params.train.focal_gamma,
+        class_weights=params.train.class_weights,
+        ordinal=params.competition.ordinal,
+    )
     inputs = TrainingInputs(
         manifest=load_manifest(Path("data/manifest.csv")),
         splits=load_splits(Path("data/splits.csv")),

@@ -58,7 +58,7 @@ SCENARIOS: dict[str, Params] = {
         "model.pretrained": False,
         "train.size_schedule": [[0, 32], [0.5, 48]],
     },
-    # The head learns, then more and more of the net; a moving average of it is kept.
+    # The head learns, then more and more of the net; of its moving averages two are averaged.
     "parts": {
         **_ALL,
         "lr": 1e-3,
@@ -67,6 +67,7 @@ SCENARIOS: dict[str, Params] = {
         "train.unfreeze": [[0, "head"], [0.3, "top"], [0.6, "all"]],
         "train.views": 2,
         "train.ema": 0.8,
+        "train.soup": 2,
     },
 }
 

@@ -14,6 +14,7 @@ import paddle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from podium.data.augment import make_augment
 from podium.engine.batches import ImageSource, count_steps, epoch_batches
@@ -99,12 +100,59 @@ def test_judging_sees_no_augmentation() -> None:
 
 
 def test_cosine_with_warm_up() -> None:
-    lrs = [learning_rate(1.0, step, 100, 10, "cosine") for step in range(100)]
+    lrs = [learning_rate(params(), 1.0, step, 100, 10) for step in range(100)]
     assert lrs[:10] == pytest.approx(np.linspace(0.1, 1.0, 10))
     assert lrs[10] == 1.0
     assert lrs[55] == pytest.approx(0.5)
     assert 0 < lrs[99] < 0.001
-    assert learning_rate(1.0, 99, 100, 10, "constant") == 1.0
+    assert learning_rate(params(schedule="constant"), 1.0, 99, 100, 10) == 1.0
+
+
+def test_linear_and_steps_end_where_they_should() -> None:
+    linear = params(schedule="linear")
+    assert learning_rate(linear, 1.0, 10, 100, 10) == 1.0
+    assert learning_rate(linear, 1.0, 55, 100, 10) == pytest.approx(0.5)
+    assert learning_rate(linear, 1.0, 99, 100, 10) == pytest.approx(1 / 90)
+    falls = params(schedule="step", step_epochs=[0.5, 0.75], step_factor=0.2)
+    lrs = [learning_rate(falls, 1.0, step, 100, 2) for step in range(100)]
+    assert lrs[:2] == [0.5, 1.0]
+    assert lrs[2:50] == [1.0] * 48
+    assert lrs[50:75] == [0.2] * 25
+    assert lrs[75:] == pytest.approx([0.04] * 25)
+
+
+def test_one_cycle_is_pytorchs() -> None:
+    """The values of torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=100), by its formula;
+    a warm-up of ours has no say."""
+    cycle = params(schedule="one_cycle")
+    lrs = [learning_rate(cycle, 1.0, step, 100, 10) for step in range(100)]
+    assert lrs[0] == pytest.approx(1 / 25)
+    assert lrs[29] == max(lrs) == 1.0
+    assert lrs[99] == pytest.approx(1 / 25 / 1e4)
+    assert lrs[10] == pytest.approx(1 + (0.04 - 1) / 2 * (1 + np.cos(np.pi * 10 / 29)))
+    assert lrs[64] == pytest.approx((1 + 4e-6) / 2)
+    for total in (1, 2, 3, 4):
+        few = [learning_rate(cycle, 1.0, step, total, 0) for step in range(total)]
+        assert max(few) <= 1.0
+        assert min(few) > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "stepwise"},
+        {"schedule": "step"},
+        {"step_epochs": [0.0]},
+        {"step_epochs": [1.0]},
+        {"step_epochs": [0.8, 0.5]},
+        {"step_factor": 1.0},
+        {"clip_norm": -1.0},
+        {"soup": 21},
+    ],
+)
+def test_bad_schedules(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        params(**changes)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
@@ -193,6 +241,34 @@ def test_the_moving_average_is_judged_and_kept() -> None:
     part.network.eval()
     expected = part.network(paddle.to_tensor(part.source.plain_inputs(job.data.val_rows))).numpy()
     assert outputs == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("limit", [0.05, 1000.0])
+def test_clipping_is_by_the_norm_of_all_gradients(limit: float) -> None:
+    """By what SGD has moved, over two groups of parameters: those that decay and those that do not."""
+    job = toy_job(recipe(), dropout=0.0)
+    part = job.build(ONE_PHASE[0])
+    how = params(optimizer="sgd", momentum=0.0, weight_decay=0.0)
+    optimizer = build_optimizer(part.trainee, how, 1.0, lambda name: 0)
+    session = Session(
+        part.network, part.trainee, optimizer, job.task, Alone(), False, clip_norm=limit
+    )
+    rows = job.data.train_rows
+    before = session.network_state()
+    session.add_gradients(
+        [Pass(part.source.plain_inputs(rows), job.data.targets[rows], 1.0)], lambda number: 0
+    )
+    gradients = {name: p.grad.numpy().copy() for name, p in part.network.named_parameters()}
+    norm = np.sqrt(sum(np.square(g).sum() for g in gradients.values()))
+    assert norm > 0.05
+    session.update(1.0, 0)
+    after = session.network_state()
+    moved = {name: before[name] - after[name] for name in before}
+    assert np.sqrt(sum(np.square(m).sum() for m in moved.values())) == pytest.approx(
+        min(norm, limit), rel=1e-4
+    )
+    for name, gradient in gradients.items():
+        assert moved[name] == pytest.approx(gradient * min(1, limit / norm), rel=1e-3, abs=1e-6)
 
 
 def test_label_smoothing_is_the_papers_formula() -> None:

@@ -51,6 +51,7 @@ def test_csv_and_folder_without_header(recognise: Callable[..., Layout]) -> None
         "csv_header": False,
         "id_column": 0,
         "label_column": 1,
+        "label_columns": [],
         "group_column": None,
         "sample_submission": "sample_submit.csv",
         "sample_header": False,

@@ -56,7 +56,8 @@ def train_toy(group: Group, norm: bool, dropout: float, **changes: Any) -> dict[
     trained = train(job, lambda row: None, group)
     losses = [(row.train_loss, row.val_loss) for row in trained.curve]
     values = {name: v.reshape(-1).tolist() for name, v in trained.best_state.items()}
-    return {"hash": hash_state(trained.best_state), "losses": losses, "values": values}
+    digest = hash_state(trained.best_state)
+    return {"hash": digest, "losses": losses, "values": values, "soup": trained.soup}
 
 
 def step_resnet(group: Group, steps: int) -> dict[str, Any]:
@@ -202,6 +203,21 @@ def test_n_processes_take_the_step_of_one(
     assert np.array(ranks[0]["losses"]) == pytest.approx(np.array(one["losses"]), rel=1e-4)
     for name, values in one["values"].items():
         assert ranks[0]["values"][name] == pytest.approx(values, rel=1e-4, abs=1e-6)
+
+
+def test_clipped_steps_and_a_soup_are_alike_on_all_ranks(tmp_path: Path) -> None:
+    """A norm that cuts every step, weights of classes, and the average of epochs."""
+    changes: dict[str, Any] = {"norm": False, "dropout": 0.0, "batch_size": 12, "optimizer": "sgd"}
+    changes |= {"clip_norm": 0.05, "soup": 3, "class_weights": "balanced", "loss": "focal"}
+    (one,) = start(tmp_path / "one", 1, "toy", **changes)
+    ranks = start(tmp_path / "n", 2, "toy", **changes)
+    assert len({rank["hash"] for rank in ranks}) == 1
+    assert ranks[0]["soup"] == one["soup"]
+    for name, values in one["values"].items():
+        assert ranks[0]["values"][name] == pytest.approx(values, rel=1e-4, abs=1e-6)
+    changes["clip_norm"] = 0.0
+    (free,) = start(tmp_path / "free", 1, "toy", **changes)
+    assert free["hash"] != one["hash"]
 
 
 @pytest.mark.parametrize(

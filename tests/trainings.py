@@ -29,7 +29,13 @@ PLAIN = {
     "momentum": 0.9,
     "weight_decay": 0.01,
     "schedule": "cosine",
+    "step_epochs": [],
+    "step_factor": 0.1,
     "warmup_epochs": 1.0,
+    "clip_norm": 0.0,
+    "loss": "cross_entropy",
+    "focal_gamma": 2.0,
+    "class_weights": "none",
     "label_smoothing": 0.0,
     "augment": "none",
     "flip": "none",
@@ -40,6 +46,7 @@ PLAIN = {
     "layer_decay": 1.0,
     "size_schedule": [],
     "ema": 0.0,
+    "soup": 0,
     "patience": 0,
     "processes": 1,
     "accumulate": 1,
@@ -87,5 +94,13 @@ def toy_job(how: Recipe, dropout: float = 0.1, norm: bool = False, n_train: int 
         head = toy_head(dropout, norm)
         return Part(head, head, lambda name: 0, source)
 
-    task = ClassificationNet(3, how.params.label_smoothing)
-    return Job(build, ONE_PHASE, task, data, how, TASK.primary)
+    task = ClassificationNet(
+        3,
+        how.params.label_smoothing,
+        loss_name=how.params.loss,
+        focal_gamma=how.params.focal_gamma,
+        class_weights=how.params.class_weights,
+        ordinal=True,
+    )
+    fitted = task.fit_to(targets[:n_train])
+    return Job(build, ONE_PHASE, fitted, data, how, TASK.primary)

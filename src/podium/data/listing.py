@@ -13,6 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from podium.data.ids import IdResolver, is_image_name, list_images
 from podium.data.params import ListingParams
+from podium.data.soft_labels import (
+    find_likeliest,
+    find_soft_label_problem,
+    format_soft_label,
+)
 from podium.data.table import Table, check_declared_header, read_table
 from podium.errors import PodiumError, did_you_mean
 
@@ -48,7 +53,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """One listed image. `image_id` is relative to competition.source; `line` as in `Problem`."""
+    """One listed image. `image_id` is relative to competition.source; `line` as in `Problem`.
+
+    Of a soft label, `label` is its likeliest class.
+    """
 
     image_id: str
     listed_id: str
@@ -58,6 +66,7 @@ class Row:
     file: str = ""
     line: int | None = None
     problem: str = ""
+    soft_label: str = ""
 
 
 @dataclass
@@ -173,37 +182,78 @@ def _add_train_csv(
     resolver = IdResolver(files)
     table = _read_declared(path, shown, competition.csv_header, resolver, "competition.csv_header")
     ids = _column(table, shown, competition.id_column, "id_column")
-    labels = _column(table, shown, competition.label_column, "label_column")
+    labels = _read_labels(table, shown, competition)
     groups = [""] * len(ids)
     listing.n_train_listed = len(ids)
     if competition.group_column is not None:
         groups = _column(table, shown, competition.group_column, "group_column")
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[tuple[Row, str]]] = {}
     for listed_id, label, group, line in zip(ids, labels, groups, table.line_numbers, strict=True):
         name = resolver.resolve(listed_id)
         if name is None:
             listing.problems.append(Problem(shown, line, "", resolver.problem(listed_id)))
             continue
         image_id = _join(competition.train_images, name)
-        row = Row(image_id, listed_id, TRAIN, label, group, shown, line)
-        found.setdefault(image_id, []).append(row)
-        if label not in competition.classes:
-            text = f"{listed_id!r}: {_explain_label(label, competition.classes)}"
+        row = Row(
+            image_id,
+            listed_id,
+            TRAIN,
+            label.name,
+            group,
+            shown,
+            line,
+            soft_label=label.soft,
+        )
+        found.setdefault(image_id, []).append((row, label.problem))
+        if label.problem:
+            text = f"{listed_id!r}: {label.problem}"
             listing.problems.append(Problem(shown, line, image_id, text))
-    for image_id, rows in found.items():
-        first, *others = rows
-        agree = len({row.label for row in rows}) == 1
-        for row in others:
-            with_label = "" if agree else f" with another label ({first.label!r}, {row.label!r})"
+    for image_id, entries in found.items():
+        rows = [row for row, _ in entries]
+        (first, its_problem), *_ = entries
+        agree = len({(row.label, row.soft_label) for row in rows}) == 1
+        for row in rows[1:]:
+            labels_of = [repr(r.soft_label or r.label) for r in (first, row)]
+            with_label = "" if agree else f" with another label ({', '.join(labels_of)})"
             text = f"id {row.listed_id!r} is already on line {first.line}{with_label}"
             listing.problems.append(Problem(shown, row.line, image_id, text))
         # Of rows that agree the first is kept; which of several labels is right, nobody knows.
-        if agree and first.label in competition.classes:
+        if agree and not its_problem:
             listing.rows.append(first)
-        elif not agree and first.label in competition.classes:
+        elif not agree and not its_problem:
             text = f"id {first.listed_id!r} has several labels"
             listing.problems.append(Problem(shown, first.line, image_id, text))
     listing.problems.sort(key=lambda problem: problem.line or 0)
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What a row says of its image's class; `soft` as in the manifest, `problem` a line or ""."""
+
+    name: str
+    soft: str = ""
+    problem: str = ""
+
+
+def _read_labels(table: Table, shown: str, competition: ListingParams) -> list[_Label]:
+    """The label of each row, from one column or from one per class."""
+    classes = competition.classes
+    if not competition.label_columns:
+        names = _column(table, shown, competition.label_column, "label_column")
+        wrong = {name: _explain_label(name, classes) for name in {*names} - {*classes}}
+        return [_Label(name, problem=wrong.get(name, "")) for name in names]
+    columns = [
+        _column(table, shown, column, "label_columns") for column in competition.label_columns
+    ]
+    labels = []
+    for cells in zip(*columns, strict=True):
+        problem = find_soft_label_problem(cells)
+        labels.append(
+            _Label(" ".join(cells), problem=problem)
+            if problem
+            else _Label(classes[find_likeliest(cells)], format_soft_label(cells))
+        )
+    return labels
 
 
 def _add_test(

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from podium.params import Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+Columns = Annotated[tuple[str | int, ...], Field(strict=False)]
 
 
 class ListingParams(Section):
@@ -30,6 +31,9 @@ class ListingParams(Section):
     # A column's name where the CSV has a header, else its number from 0.
     id_column: str | int | None
     label_column: str | int | None
+    # Soft labels: the columns of the classes' probabilities, in the order of `classes`, in place of
+    # label_column; empty: hard labels, as in blocks from before there was this key.
+    label_columns: Columns = ()
     # A column that keeps images together in one fold (patient, burst, student), or null.
     group_column: str | int | None
     # null: `id,label` with a header, ids as the test files are named.
@@ -43,18 +47,37 @@ class ListingParams(Section):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"each class once in competition.classes, got {list(self.classes)}")
         if self.train_csv is None:
+            if self.label_columns:
+                raise ValueError("no competition.label_columns without a train_csv")
             return self
+        named = [(name, getattr(self, name)) for name in ("id_column", "label_column")]
+        if self.group_column is not None:
+            named.append(("group_column", self.group_column))
+        if self.label_columns:
+            self._check_soft_columns()
+            named.remove(("label_column", None))
+            named += [("label_columns", column) for column in self.label_columns]
         wanted = str if self.csv_header else int
-        for name in ("id_column", "label_column", "group_column"):
-            value = getattr(self, name)
-            if value is None and name == "group_column":
-                continue
+        for name, value in named:
             if not isinstance(value, wanted):
                 kind = "a column's name" if self.csv_header else "a column's number from 0"
                 raise ValueError(
                     f"competition.{name} to be {kind} (csv_header is {self.csv_header}), got {value!r}"
                 )
         return self
+
+    def _check_soft_columns(self) -> None:
+        if self.label_column is not None:
+            raise ValueError(
+                "competition.label_column empty where label_columns are given, "
+                f"got {self.label_column!r}"
+            )
+        columns = self.label_columns
+        if len(columns) != len(self.classes) or len(set(columns)) != len(columns):
+            raise ValueError(
+                "one of competition.label_columns for each of competition.classes "
+                f"({len(self.classes)}), in their order, got {list(columns)}"
+            )
 
 
 class CompetitionParams(ListingParams):

@@ -2,7 +2,8 @@
 
 .podium/checkpoints/KEY/   in the main checkout, so that queued and temporary runs find theirs
   foldK/checkpoint         SHA-256 of the rest, then safetensors: network, optimiser, moving averages,
-                           best weights; what else the loop knows stands in their metadata as JSON
+                           best weights, the soup's ingredients; what else the loop knows stands in
+                           their metadata as JSON
   unfinished.json          there while a training runs: who finds it knows that the last was killed
   written                  there when the stage has written its outputs
   lock                     one training per key
@@ -34,7 +35,7 @@ from podium.files import hold_lock, remove_abandoned, write_bytes, write_json
 
 _MAGIC = b"podium checkpoint 1\n"
 _DIGEST_BYTES = 32
-_GROUPS = ("network", "optimizer", "averages", "best")
+_GROUPS = ("network", "optimizer", "averages", "best", "soup")
 # Abandoned trainings keep their checkpoints, the newest first, up to so many bytes in all.
 _CAP_BYTES = 3e9
 
@@ -49,7 +50,8 @@ class Progress:
         first_loss: of the very first step; None before it.
         curve: one row per finished epoch.
         best_epoch, best_score: of the best weights; 0 and None before the first epoch's end.
-        finished: the training is over.
+        finished: nothing is left to learn.
+        soup: the epochs whose average the best weights are, once it is made.
     """
 
     step: int = 0
@@ -59,17 +61,19 @@ class Progress:
     best_epoch: int = 0
     best_score: float | None = None
     finished: bool = False
+    soup: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checkpoint's content."""
+    """A checkpoint's content. Tensors of `soup` are named EPOCH/NAME (see podium.engine.soup)."""
 
     progress: Progress
     network: State
     optimizer: State
     averages: State
     best: State
+    soup: State = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """As a file's content, with its hash."""

@@ -65,7 +65,10 @@ class Fitted:
 
 
 def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
-    """What metrics/train.json says: means over the folds, and under `folds` each by itself."""
+    """What metrics/train.json says: means over the folds, and under `folds` each by itself.
+
+    `soup_epochs`, with `train.soup`, is how many epochs' weights were averaged.
+    """
     folds = [
         {
             "fold": fold,
@@ -74,6 +77,7 @@ def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
             "best_val_score": round(one.trained.best_score, 6),
             "train_loss": round(one.trained.curve[-1].train_loss, 6),
             "val_loss": round(one.trained.curve[-1].val_loss, 6),
+            **({"soup_epochs": len(one.trained.soup)} if one.trained.soup else {}),
         }
         for fold, one in fitted.items()
     ]
@@ -135,7 +139,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     train_rows = find_rows(inputs.train_lists[fold], image_ids, "data/train_list.csv")
     data = TrainingData(
         image_ids=image_ids,
-        targets=data_task.targets(rows["label"].tolist()),
+        targets=data_task.training_targets(rows["label"].tolist(), rows["soft_label"].tolist()),
         train_rows=np.array(train_rows, np.int64),
         val_rows=find_rows(val_ids, image_ids, "data/splits.csv"),
         score=lambda outputs, targets: data_task.score(data_task.predictions(outputs), targets),
@@ -166,7 +170,8 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
         model.freeze, model.pretrained, params.unfreeze, params.size_schedule, job.image_size_px
     )
     check_recipes(plan, params.recipes, params.views, params.augment_until)
-    training = Job(build, plan, job.net_task, data, recipe, data_task.primary)
+    fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
+    training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints):
         trained = train(training, on_epoch, run.group, checkpoints)
     card = _make_card(job, fold, trained)
@@ -239,6 +244,7 @@ def _make_card(job: FitJob, fold: int, trained: Trained) -> dict[str, Any]:
             "metric": data_task.primary.name,
             "val": round(trained.best_score, 6),
             "epoch": trained.best_epoch,
+            **({"soup_epochs": list(trained.soup)} if trained.soup else {}),
         },
     }
 

@@ -11,21 +11,50 @@ from paddle import nn
 
 from podium.engine.params import TrainParams
 
+# OneCycleLR's defaults, in PyTorch and, but for the last, in fastai.
+_RISE, _START_DIVISOR, _END_DIVISOR = 0.3, 25.0, 1e4
+
 
 def learning_rate(
-    peak: float, step: int, total_steps: int, warmup_steps: int, schedule: str
+    params: TrainParams, peak: float, step: int, total_steps: int, warmup_steps: int
 ) -> float:
-    """The learning rate of optimiser step `step` (from 0).
+    """The learning rate of optimiser step `step` (from 0): a function of it and nothing else.
 
-    Linear warm-up to `peak` over `warmup_steps`, then `constant`, or a half `cosine` towards 0 at
-    `total_steps` (Loshchilov & Hutter, arXiv:1608.03983, without restarts).
+    Linear warm-up to `peak` over `warmup_steps`, then `constant`; a half `cosine` (Loshchilov &
+    Hutter, arXiv:1608.03983, without restarts) or a `linear` way towards 0 at `total_steps`; or
+    `step`: times `step_factor` after each of the `step_epochs`, shares of the whole training.
+
+    `one_cycle` has a warm-up of its own (Smith & Topin, arXiv:1708.07120, as in PyTorch's
+    OneCycleLR with cosine annealing and its defaults; momentum stays as it is): from peak / 25 up
+    to `peak` over the first 30 % of the steps, and down to peak / 250000 with the last one.
     """
+    if params.schedule == "one_cycle":
+        return _one_cycle(peak, step, total_steps)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    if schedule == "constant":
+    if params.schedule == "constant":
         return peak
+    if params.schedule == "step":
+        passed = sum(step >= round(share * total_steps) for share in params.step_epochs)
+        return float(peak * params.step_factor**passed)
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    if params.schedule == "linear":
+        return peak * (1 - done)
     return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _one_cycle(peak: float, step: int, total_steps: int) -> float:
+    start = peak / _START_DIVISOR
+    last = total_steps - 1
+    top = max(0.0, _RISE * total_steps - 1)
+    if step < top:
+        return _anneal(start, peak, step / top)
+    return _anneal(peak, start / _END_DIVISOR, (step - top) / (last - top) if last else 0.0)
+
+
+def _anneal(begin: float, end: float, done: float) -> float:
+    """Half a cosine from `begin` to `end`; done 0..1."""
+    return end + (begin - end) / 2 * (1 + math.cos(math.pi * done))
 
 
 def build_optimizer(

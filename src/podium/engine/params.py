@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from podium.data.presets import preset_names
@@ -21,6 +21,7 @@ def _as_pair(value: Any) -> Any:
 
 
 Start = Annotated[float, Field(ge=0, lt=1)]
+StepShare = Annotated[float, Field(gt=0, lt=1)]
 SizeStep = Annotated[tuple[Start, ImageSize], BeforeValidator(_as_pair)]
 PartStep = Annotated[tuple[Start, Literal["head", "top", "all"]], BeforeValidator(_as_pair)]
 
@@ -57,8 +58,16 @@ class TrainParams(Section):
     optimizer: Literal["adamw", "adam", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "step", "linear", "constant", "one_cycle"]
+    # Shares of the epochs after which schedule step multiplies lr by step_factor.
+    step_epochs: list[StepShare]
+    step_factor: Annotated[float, Field(gt=0, lt=1)]
     warmup_epochs: Annotated[float, Field(ge=0, le=100)]
+    # The greatest norm of all gradients together; 0: any.
+    clip_norm: Annotated[float, Field(ge=0, le=1000)]
+    loss: Literal["cross_entropy", "focal", "ordinal"]
+    focal_gamma: Annotated[float, Field(ge=0, le=10)]
+    class_weights: Literal["none", "balanced", "effective"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     # A preset of src/podium/data/augment_presets.yaml, or none.
     augment: str
@@ -76,6 +85,8 @@ class TrainParams(Section):
     size_schedule: list[SizeStep]
     # The net that is judged and kept is a moving average of the one that learns; 0: it itself.
     ema: Annotated[float, Field(ge=0, lt=1)]
+    # The best epochs' weights, of which an average is made in the end; 0: the best one's alone.
+    soup: Annotated[int, Field(ge=0, le=20)]
     # Stop after this many epochs without a better val score; 0: never.
     patience: Annotated[int, Field(ge=0, le=1000)]
     # Processes that share each step's batch. Another number rounds differently.
@@ -101,6 +112,15 @@ class TrainParams(Section):
         if any(late[0] <= early[0] for early, late in pairwise(steps)):
             raise ValueError("shares that grow from pair to pair")
         return steps
+
+    @field_validator("step_epochs")
+    @classmethod
+    def _check_steps(cls, shares: list[float], info: ValidationInfo) -> list[float]:
+        if any(late <= early for early, late in pairwise(shares)):
+            raise ValueError("shares of the epochs that grow")
+        if not shares and info.data.get("schedule") == "step":
+            raise ValueError("at least one share with train.schedule step")
+        return shares
 
     @model_validator(mode="after")
     def _check_parts(self) -> TrainParams:

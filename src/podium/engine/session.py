@@ -9,7 +9,7 @@ ranks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ class Session:
         amp: float16 where it is safe, with loss scaling; on GPUs.
         ema: decay of the moving average of the weights, by which the net is judged and kept; 0:
             none. It starts low, min(ema, (1 + step) / (10 + step)), as in TensorFlow and timm.
+        clip_norm: the greatest norm of all gradients together; 0: any.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Session:
         group: Group,
         amp: bool,
         ema: float = 0.0,
+        clip_norm: float = 0.0,
     ) -> None:
         self._network, self._trainee, self._task, self._group = network, trainee, task, group
         self._optimizer = optimizer
@@ -81,7 +83,7 @@ class Session:
         ]
         learned = {tensor.name for tensor in (*self._learning, *self._statistics)}
         self._learned = [n for n, t in network.state_dict().items() if t.name in learned]
-        self._decay = ema
+        self._decay, self._clip_norm = ema, clip_norm
         own = network.state_dict()
         names = {parameter.name for parameter in self._learning}
         self._averages = {
@@ -188,8 +190,16 @@ class Session:
         return float(tail[0]), bool(tail[1])
 
     def update(self, lr: float, step: int) -> None:
-        """The optimiser's step number `step`, from 0 over all epochs."""
+        """The optimiser's step number `step`, from 0 over all epochs.
+
+        Gradients are clipped to `clip_norm` by their common norm (Pascanu et al.,
+        arXiv:1211.5063) after `exchange`, whose sums are the same bits on every rank: so is the
+        factor. Not by the optimiser: Paddle's takes a norm for each of its groups.
+        """
         self._optimizer.set_lr(lr)
+        if self._clip_norm:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._learning, self._clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         # Dropped, not zeroed: the next pass hands its gradients over, instead of adding them to zeros.
@@ -202,29 +212,37 @@ class Session:
                 average.add_(own[name] * (1 - decay))
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """With the averages in the net's place."""
+    def _holding(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """With these tensors or arrays in the net's place."""
         own = self._network.state_dict()
-        kept = {name: own[name].clone() for name in self._averages}
-        for name, average in self._averages.items():
-            own[name].set_value(average)
+        kept = {name: own[name].clone() for name in values}
+        for name, value in values.items():
+            own[name].set_value(value)
         try:
             yield
         finally:
-            for name, values in kept.items():
-                own[name].set_value(values)
+            for name, before in kept.items():
+                own[name].set_value(before)
 
     def outputs(
-        self, rows: Sequence[int], read: Callable[[Sequence[int]], Inputs]
+        self,
+        rows: Sequence[int],
+        read: Callable[[Sequence[int]], Inputs],
+        state: State | None = None,
     ) -> npt.NDArray[np.float32]:
         """What the net says of `rows` in evaluation mode, (n, k); the ranks share the batches.
 
         A batch holds the same rows for any number of ranks.
+
+        Args:
+            rows: which.
+            read: their inputs.
+            state: of what learns, by name, to judge in place of the net's own.
         """
         self._trainee.eval()
         outputs = np.zeros((len(rows), self._task.outputs), np.float32)
         starts = range(0, len(rows), _JUDGED_AT_ONCE)
-        with paddle.no_grad(), self._averaged():
+        with paddle.no_grad(), self._holding(self._averages if state is None else state):
             for start in starts[self._group.rank :: self._group.size]:
                 part = slice(start, start + _JUDGED_AT_ONCE)
                 outputs[part] = self._trainee(paddle.to_tensor(read(rows[part]))).numpy()

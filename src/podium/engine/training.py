@@ -37,6 +37,7 @@ from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.phases import ALL, Phase, count_recipe_epochs, phase_of
 from podium.engine.processes import Alone, Group
 from podium.engine.session import Pass, Session
+from podium.engine.soup import Ingredients
 from podium.engine.weights import State
 from podium.errors import PodiumError
 from podium.progress import EpochBar
@@ -102,13 +103,15 @@ class TrainingData:
 class Trained:
     """The outcome: weights and score of the best epoch (from 1), and one row per epoch run.
 
-    Of the weights only what learned is named; all others are as the net was built.
+    Of the weights only what learned is named; all others are as the net was built. With
+    `train.soup` weights and score are the soup's, and `soup` its epochs, the best one first.
     """
 
     best_state: State
     best_epoch: int
     best_score: float
     curve: list[EpochRow]
+    soup: tuple[int, ...] = ()
 
 
 def mix_of_step(
@@ -161,7 +164,8 @@ def train(
     """Train what `job` says and return the best weights by the val rows.
 
     Best: the earliest epoch with the best primary score. With `patience` p > 0, training stops
-    after p epochs without a better one.
+    after p epochs without a better one. With `soup` > 0, the average that the best epochs' weights
+    make is returned instead (see podium.engine.soup).
 
     Args:
         job: what and how.
@@ -219,6 +223,9 @@ class _Loop:
         self._steps = count_steps(len(job.data.train_rows), job.recipe.batch_size)
         self._progress = Progress()
         self._best: State = {}
+        size, higher = job.recipe.params.soup, job.metric.higher_is_better
+        self._ingredients = Ingredients(size, higher)
+        self._as_built: State = {}  # what learns in this phase; for the soup
         self._all_stop = False  # what all ranks agreed on in the last step
         self._said_at = -math.inf
 
@@ -244,13 +251,51 @@ class _Loop:
             if progress.best_score is None or self._is_better(row.val_score, progress.best_score):
                 progress.best_epoch, progress.best_score = epoch, row.val_score
                 self._best = session.judged_state()
+            self._ingredients.offer(epoch, session.judged_state, self._scores())
             progress.finished = epoch == epochs or self._is_impatient()
             self._save(session)
             self._say(row, began)
             if self._all_stop and not progress.finished:
                 raise self._interrupted()
+        if self._ingredients:
+            self._make_soup(part, session)
         assert progress.best_score is not None
-        return Trained(self._best, progress.best_epoch, progress.best_score, progress.curve)
+        return Trained(
+            self._best,
+            progress.best_epoch,
+            progress.best_score,
+            progress.curve,
+            tuple(progress.soup),
+        )
+
+    def _make_soup(self, part: Part | None, session: Session | None) -> None:
+        """Put the soup in the best weights' place. A run that was killed here finds all epochs
+        done, and begins this anew."""
+        job, progress = self._job, self._progress
+        if part is None or session is None:
+            phase = phase_of(job.plan, len(progress.curve), job.recipe.epochs)
+            part, session = self._begin(phase, None)
+        judged, source = session, part.source
+
+        def judge(state: State) -> float:
+            rows = job.data.val_rows
+            outputs = judged.outputs(rows, source.plain_inputs, state)
+            return job.data.score(outputs, job.data.targets[rows])
+
+        before, scores = progress.best_score, self._scores()
+        soup = self._ingredients.stir(self._as_built, scores, judge)
+        self._best, progress.soup, progress.best_score = soup
+        self._ingredients = Ingredients(0, job.metric.higher_is_better)
+        self._save(session)
+        if self._speaks:
+            print(
+                f"soup of the epochs {', '.join(map(str, progress.soup))}: val {job.metric.name} "
+                f"{before:.4f} -> {progress.best_score:.4f}",
+                flush=True,
+            )
+
+    def _scores(self) -> list[float]:
+        return [row.val_score for row in self._progress.curve]
 
     def _resume(self) -> Snapshot | None:
         """Take up the checkpoint that rank 0 has, if any."""
@@ -260,6 +305,7 @@ class _Loop:
             return None
         snapshot = Snapshot.from_bytes(content)
         self._progress, self._best = snapshot.progress, snapshot.best
+        self._ingredients.load(snapshot.soup)
         for row in self._progress.curve:
             self._on_epoch(row)
         if self._speaks:
@@ -273,6 +319,7 @@ class _Loop:
             session.optimizer_state(),
             session.average_state(),
             self._best,
+            self._ingredients.to_state(),
         )
 
     def _begin(self, phase: Phase, start: Snapshot | None) -> tuple[Part, Session]:
@@ -289,7 +336,9 @@ class _Loop:
             self._group,
             recipe.runtime.amp,
             recipe.params.ema,
+            recipe.params.clip_norm,
         )
+        self._as_built = session.network_state() if recipe.params.soup else {}
         if start:
             session.load(start.network, start.optimizer, start.averages)
         if self._speaks and len(self._job.plan) > 1:
@@ -308,7 +357,7 @@ class _Loop:
         with EpochBar(label, n_rows, n_done, self._speaks) as bar:
             for rows, passes in self._batches(part.source, epoch, done):
                 step = progress.step
-                lr = learning_rate(recipe.lr, step, total_steps, warmup_steps, params.schedule)
+                lr = learning_rate(params, recipe.lr, step, total_steps, warmup_steps)
                 loss = session.add_gradients(passes, partial(self._seed, step))
                 loss, self._all_stop = session.exchange(loss, self._stop.signal is not None)
                 self._check_loss(loss, epoch, lr, rows)
@@ -381,8 +430,9 @@ class _Loop:
     def _save(self, session: Session) -> None:
         if not self._checkpoints or self._group.rank:
             return
-        if self._progress.finished:  # only the best weights are wanted any more
-            self._checkpoints.save(Snapshot(self._progress, {}, {}, {}, self._best))
+        if self._progress.finished:  # only the best weights are wanted any more, and the soup's
+            soup = self._ingredients.to_state()
+            self._checkpoints.save(Snapshot(self._progress, {}, {}, {}, self._best, soup))
         else:
             self._checkpoints.save(self._snapshot(session))
 

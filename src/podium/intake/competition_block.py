@@ -30,6 +30,7 @@ COMMENTS = {
     "csv_header": "true | false: whether the first line of train_csv names the columns.",
     "id_column": "Column of the ids: its name with a header, else its number from 0.",
     "label_column": "Column of the labels: likewise.",
+    "label_columns": "Soft labels: columns of the classes' probabilities, in their order; else empty.",
     "group_column": "Column of what must stay in one fold (patient, ...): likewise; or empty.",
     "sample_submission": "The organiser's sample, copied in every detail; empty: `id,label`.",
     "sample_header": "true | false: whether the sample has a header.",
@@ -48,7 +49,8 @@ def make_competition_block(params: CompetitionParams) -> str:
     """
     values = params.model_dump(mode="json")
     block = CommentedMap((key, values[key]) for key in COMMENTS)
-    block["classes"] = _make_list(block["classes"])
+    for key in ("label_columns", "classes"):
+        block[key] = _make_list(key, block[key])
     for key, comment in COMMENTS.items():
         block.yaml_set_comment_before_after_key(key, before=comment, indent=2)
     stream = io.StringIO()
@@ -57,16 +59,16 @@ def make_competition_block(params: CompetitionParams) -> str:
     return "".join([head, f"{_SUM_PREFIX}{_checksum([head, *rest])}\n", *rest])
 
 
-def _make_list(items: list[str]) -> CommentedSeq:
+def _make_list(key: str, items: list[str | int]) -> CommentedSeq:
     """In one line where it fits, else one line an item.
 
     Only plain words share a line: ruamel writes `[?0]` without quotes and reads a mapping.
     """
     row = CommentedSeq(items)
-    if all(re.fullmatch(r"[A-Za-z0-9_]+", item) for item in items):
+    if all(re.fullmatch(r"[A-Za-z0-9_]+", str(item)) for item in items):
         row.fa.set_flow_style()
         stream = io.StringIO()
-        YAML().dump({"  classes": row}, stream)
+        YAML().dump({f"  {key}": row}, stream)
         if stream.getvalue().count("\n") > 1:
             row.fa.set_block_style()
     return row

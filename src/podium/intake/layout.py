@@ -100,7 +100,7 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
     listings, idle = read_listings(base, choice, train_files, test_files, len(by_folder) >= 2)
     train = pick_train(base, listings, idle, sort_classes(by_folder), choice)
     sample = pick_sample(base, listings, choice)
-    labels = read_labels(train, choice) if train else Labels("", by_folder, [])
+    labels = read_labels(train, sample, choice) if train else Labels("", by_folder, [])
     classes = sort_classes(labels.counts)
     if len(classes) < 2:
         raise PodiumError(f"{base}: expected at least 2 classes of images, got {classes}")
@@ -125,7 +125,10 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
         test_images=test_folder,
         csv_header=has_header,
         id_column=_column(train.id_column, has_header) if train else None,
-        label_column=_column(labels.column, has_header) if train else None,
+        label_column=(
+            _column(labels.column, has_header) if train and not labels.soft_columns else None
+        ),
+        label_columns=tuple(classes) if labels.soft_columns else (),
         group_column=None,
         sample_submission=sample.name if sample else None,
         sample_header=sample.table.has_header if sample else True,
@@ -263,7 +266,11 @@ def _describe_train(train: Listing | None, labels: Labels, folder: str, n_images
             )
         return lines
     n_rows = len(train.table.frame)
-    where = f"{train.describe()}, labels in column {labels.column!r}"
+    where = (
+        f"{train.describe()}, probabilities of the classes in columns headed by them"
+        if labels.soft_columns
+        else f"{train.describe()}, labels in column {labels.column!r}"
+    )
     lines = [f"train: {n_images} images in {folder}/, {n_rows} rows in {where}"]
     if train.matched < n_rows:
         lines.append(
@@ -274,7 +281,8 @@ def _describe_train(train: Listing | None, labels: Labels, folder: str, n_images
             f"labels taken for slips: {shorten([repr(label) for label in labels.slips])}; the eda "
             "stage lists their rows; add them to competition.classes if they are classes"
         )
-    others = [repr(name) for name in train.other_columns if name != labels.column]
+    labelled = {labels.column, *labels.soft_columns}
+    others = [repr(name) for name in train.other_columns if name not in labelled]
     if others:
         lines.append(
             f"more columns in {train.name}: {shorten(others)}: set competition.group_column to one "

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from podium.data.ids import IdResolver, list_files
+from podium.data.soft_labels import find_likeliest, find_soft_label_problem
 from podium.data.table import PROBE_ROWS, Table, first_row_is_header, read_table
 from podium.errors import PodiumError, ProblemsError, did_you_mean
 from podium.intake.choice import NONE, Choice
@@ -63,11 +64,16 @@ class Listing:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a training table: their column, rows per label, and labels that are slips."""
+    """The labels of a training table: their column, rows per label, and labels that are slips.
+
+    Of soft labels there is a column per class, headed by its name, and a row counts for the
+    likeliest one.
+    """
 
     column: str
     counts: Counter[str]
     slips: list[str]
+    soft_columns: tuple[str, ...] = ()
 
 
 def list_tables(base: Path) -> list[str]:
@@ -256,13 +262,21 @@ def pick_sample(base: Path, listings: Sequence[Listing], choice: Choice) -> List
     return found[0] if found else None
 
 
-def read_labels(train: Listing, choice: Choice) -> Labels:
-    """Find the label column and count its labels; empty cells are left to the eda stage.
+def read_labels(train: Listing, sample: Listing | None, choice: Choice) -> Labels:
+    """Find the label column, or those of soft labels, and count the labels; empty cells are left
+    to the eda stage.
 
     Raises:
         PodiumError: the chosen column is not there, or its values are no classes.
         ProblemsError: none or several columns could be the label.
     """
+    soft_columns = _find_soft_columns(train, sample) if choice.label_column is None else []
+    if soft_columns:
+        cells = train.table.frame[soft_columns].itertuples(index=False, name=None)
+        usable = [row for row in cells if not find_soft_label_problem(row)]
+        likeliest = Counter(soft_columns[find_likeliest(row)] for row in usable)
+        counts = Counter({name: likeliest[name] for name in soft_columns})
+        return Labels("", counts, [], tuple(soft_columns))
     column = _find_label_column(train, choice)
     rows = len(train.table.frame)
     counts = Counter(label for label in train.table.frame[column] if label.strip())
@@ -278,6 +292,25 @@ def read_labels(train: Listing, choice: Choice) -> Labels:
     for label in slips:
         del counts[label]
     return Labels(column, counts, slips)
+
+
+def _find_soft_columns(train: Listing, sample: Listing | None) -> list[str]:
+    """The columns of soft labels, [] where labels are hard.
+
+    They are headed as the sample's columns are, or they are all but the ids; and in most rows they
+    sum to 1.
+    """
+    if not train.table.has_header:
+        return []  # nothing would say which column is which class
+    asked = sample.other_columns if sample and sample.table.has_header else []
+    for columns in (asked, train.other_columns):
+        if len(columns) < 2 or not {*columns} <= {*train.other_columns}:
+            continue
+        cells = train.table.frame[columns].itertuples(index=False, name=None)
+        problems = [find_soft_label_problem(row) for row in cells]
+        if 2 * problems.count("") > len(problems):
+            return columns
+    return []
 
 
 def _find_label_column(train: Listing, choice: Choice) -> str:

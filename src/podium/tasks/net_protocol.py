@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import paddle
@@ -14,6 +16,10 @@ class NetTask(Protocol):
     @property
     def outputs(self) -> int:
         """Numbers the net gives per image."""
+
+    def fit_to(self, targets: npt.NDArray[Any]) -> NetTask:
+        """The task with what its loss takes from the targets of a training list's rows (repeats
+        included), such as weights of classes."""
 
     def loss(self, outputs: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
         """A scalar to minimise: float32 outputs (n, k) against the data half's targets."""

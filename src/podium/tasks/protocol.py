@@ -42,6 +42,12 @@ class DataTask(SubmissionTask, Protocol):
     def targets(self, labels: Sequence[str]) -> npt.NDArray[Any]:
         """What the loss compares with: one entry for each of the manifest's labels."""
 
+    def training_targets(
+        self, labels: Sequence[str], soft_labels: Sequence[str]
+    ) -> npt.NDArray[Any]:
+        """What the loss learns from: as `targets`, or what the manifest's soft labels say, where
+        there are any. `score` takes it too."""
+
     def predictions(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """What a net's raw outputs (n, k) say, as predictions (n, k)."""
 

@@ -19,9 +19,9 @@ def make_data_task(name: str, **facts: Any) -> DataTask:
     return DATA_TASKS[name](**facts)
 
 
-def build_net_task(data_task: DataTask, label_smoothing: float) -> NetTask:
-    """The tensor half that goes with `data_task`. Imports Paddle."""
+def build_net_task(data_task: DataTask, **facts: Any) -> NetTask:
+    """The tensor half that goes with `data_task`; `facts` are its fields. Imports Paddle."""
     from podium.tasks.classification.net import ClassificationNet
 
     nets = {"classification": ClassificationNet}
-    return nets[data_task.name](len(data_task.classes), label_smoothing)
+    return nets[data_task.name](len(data_task.classes), **facts)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from podium.data.predictions import SUM_TOLERANCE
+from podium.data.soft_labels import parse_soft_label
 from podium.errors import PodiumError, did_you_mean
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.params import PrimaryMetric
@@ -74,14 +75,37 @@ class ClassificationData:
                 )
         return np.array([numbers[label] for label in labels], dtype=np.int64)
 
+    def training_targets(
+        self, labels: Sequence[str], soft_labels: Sequence[str]
+    ) -> npt.NDArray[Any]:
+        """Class numbers, int64 (n,); with soft labels distributions, float64 (n, k), which sum to 1.
+
+        Raises:
+            PodiumError: a label that is no class; a soft label of another number of classes.
+        """
+        if not any(soft_labels):
+            return self.targets(labels)
+        rows = [parse_soft_label(text) for text in soft_labels]
+        if {len(row) for row in rows} != {len(self.classes)}:
+            raise PodiumError(
+                f"data/manifest.csv: expected {len(self.classes)} numbers in each soft_label, one "
+                "for each of competition.classes: run `dvc repro`"
+            )
+        return np.array(rows, dtype=np.float64)
+
     def predictions(self, outputs: npt.NDArray[np.float32]) -> Probabilities:
         """Softmax of the logits, in float64."""
         from scipy.special import softmax
 
         return np.asarray(softmax(outputs.astype(np.float64), axis=1))
 
-    def score(self, predictions: Probabilities, targets: Targets) -> float:
-        """The primary metric. A kappa that is not defined (one class only) counts as 0, chance."""
+    def score(self, predictions: Probabilities, targets: npt.NDArray[Any]) -> float:
+        """The primary metric. A kappa that is not defined (one class only) counts as 0, chance.
+
+        Of distributions (n, k) as targets the likeliest class counts, of equals the first.
+        """
+        if targets.ndim == 2:
+            targets = targets.argmax(axis=1)
         predicted = predictions.argmax(axis=1)
         if self.primary_metric == "log_loss":
             return measure.log_loss(targets, predictions)
