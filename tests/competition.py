@@ -40,6 +40,9 @@ BASE = {
     "freeze": "all",
     "primary": "accuracy",
     "bootstrap_draws": "100",
+    "tta": "none",
+    "calibrate": "false",
+    "decoder": "argmax",
     "quantize": "none",
     "max_drop": "0.02",
 }

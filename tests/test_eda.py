@@ -43,6 +43,7 @@ competition:
   ordinal: false
   submission: label
   max_model_mb: null
+  allow_tta: true
 eda:
   on_problem: stop
 """

@@ -65,6 +65,7 @@ class Competition:
             "ordinal": False,
             "submission": "label",
             "max_model_mb": None,
+            "allow_tta": True,
         }
 
     def assemble(self, on_problem: str = "stop") -> Assembly:

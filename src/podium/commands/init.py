@@ -33,6 +33,7 @@ DEMO_COMPETITION = CompetitionParams(
     ordinal=True,
     submission="label",
     max_model_mb=None,
+    allow_tta=True,
 )
 
 

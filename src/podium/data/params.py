@@ -67,6 +67,8 @@ class CompetitionParams(ListingParams):
     # label: one class name a row; probability: one column a class, headed by its name.
     submission: Literal["label", "probability"]
     max_model_mb: Annotated[float, Field(gt=0)] | None
+    # Whether the rules let several views of an image be averaged (test-time augmentation).
+    allow_tta: bool
 
 
 class DataParams(Section):

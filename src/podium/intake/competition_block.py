@@ -37,6 +37,7 @@ COMMENTS = {
     "ordinal": "true | false: whether the classes are grades in order (adds weighted kappa).",
     "submission": "label: a class name a row; probability: a column a class.",
     "max_model_mb": "Largest model that may be handed in, in MB; empty: no limit.",
+    "allow_tta": "true | false: whether the rules allow test-time augmentation (evaluate.tta).",
 }
 _SUM_PREFIX = "  # podium init wrote this block; checksum: "
 
