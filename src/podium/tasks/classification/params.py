@@ -21,7 +21,7 @@ class EvaluateParams(Section):
     bootstrap_draws: Annotated[int, Field(ge=100, le=100_000)]
     # Views of each image, in val, test and deploy/, whose outputs are averaged.
     tta: Tta
-    # One temperature for all logits, used where it lowers the log loss for sure.
+    # One temperature for all logits, used where it lowers the log loss (95 %).
     calibrate: bool
-    # auto: labels decided by what raises the primary metric for sure.
+    # auto: labels decided otherwise, where that raises the primary metric (95 %).
     decoder: Literal["argmax", "auto"]
