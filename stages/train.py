@@ -13,9 +13,10 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
 from podium.engine.curves import make_curve
-from podium.engine.fit import TrainingInputs, fit_folds, make_train_metrics
+from podium.engine.fit import TrainingInputs, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
+from podium.engine.pseudo_labels import check_pseudo_labels, fit_rounds
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
 from podium.engine.weights import fold_folder, write_model
@@ -67,6 +68,7 @@ class TrainStageParams(Params):
 
 def main() -> None:
     params = load_params(TrainStageParams)
+    check_pseudo_labels(params.train.pseudo_threshold, params.competition.allow_pseudo_labels)
     data_task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -87,7 +89,7 @@ def main() -> None:
     # A linear head is trained before a second process has started.
     processes = 1 if params.model.freeze == "all" else params.train.processes
     with open_run(processes, params.runtime, COMMAND, key, len(inputs.train_lists)) as run:
-        fitted = fit_folds(
+        fitted, pseudo_labels = fit_rounds(
             inputs, params.model, recipe, params.image_size, data_task, net_task, run
         )
         if is_follower():
@@ -96,7 +98,7 @@ def main() -> None:
             for fold, one in fitted.items():
                 write_model(fold_folder(folder, fold), one.state, one.card)
         curves = {fold: one.trained.curve for fold, one in fitted.items()}
-        metrics = make_train_metrics(fitted)
+        metrics = {**make_train_metrics(fitted), **pseudo_labels}
         write_csv(Path("reports/train/curve.csv"), make_curve(curves))
         write_json(Path("metrics/train.json"), metrics)
         run.note_written()

@@ -44,6 +44,7 @@ competition:
   submission: label
   max_model_mb: null
   allow_tta: true
+  allow_pseudo_labels: true
 eda:
   on_problem: stop
 """

@@ -37,6 +37,7 @@ def make_params(name: str = "lemon", classes: tuple[str, ...] = ("0", "1")) -> C
         submission="label",
         max_model_mb=None,
         allow_tta=True,
+        allow_pseudo_labels=True,
     )
 
 

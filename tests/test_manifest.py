@@ -66,6 +66,7 @@ class Competition:
             "submission": "label",
             "max_model_mb": None,
             "allow_tta": True,
+            "allow_pseudo_labels": True,
         }
 
     def assemble(self, on_problem: str = "stop") -> Assembly:

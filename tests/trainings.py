@@ -29,6 +29,7 @@ PLAIN = {
     "size_schedule": [],
     "ema": 0.0,
     "patience": 0,
+    "pseudo_threshold": 0,
     "processes": 1,
     "accumulate": 1,
     "checkpoint_every": 0,

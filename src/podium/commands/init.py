@@ -34,6 +34,7 @@ DEMO_COMPETITION = CompetitionParams(
     submission="label",
     max_model_mb=None,
     allow_tta=True,
+    allow_pseudo_labels=True,
 )
 
 

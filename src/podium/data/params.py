@@ -69,6 +69,8 @@ class CompetitionParams(ListingParams):
     max_model_mb: Annotated[float, Field(gt=0)] | None
     # Whether the rules let several views of an image be averaged (test-time augmentation).
     allow_tta: bool
+    # Whether they let a net learn from test images with the labels that it predicts for them.
+    allow_pseudo_labels: bool
 
 
 class DataParams(Section):
