@@ -355,6 +355,7 @@ def make_recipe(epochs: int) -> Any:
         "processes": PROCESSES,
         "accumulate": 1,
         "checkpoint_every": 0,
+        "pseudo_threshold": 0,
     }
     params = TrainParams.model_validate({**read_yaml(ROOT / "params.yaml")["train"], **fixed})
     return Recipe(params, RuntimeParams(device="cpu", amp=False), LR, epochs, BATCH, seed=0)

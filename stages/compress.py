@@ -12,6 +12,7 @@ from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
+from podium.data.views import check_tta, describe_cost
 from podium.engine.scoring import load_calibration_images, make_val_set
 from podium.engine.weights import find_folds, fold_folder, load_network
 from podium.files import write_json, write_metrics
@@ -36,6 +37,7 @@ class CompressStageParams(Params):
 
 def main() -> None:
     params = load_params(CompressStageParams)
+    check_tta(params.evaluate.tta, params.competition.allow_tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -53,6 +55,7 @@ def main() -> None:
         predict=task.predictions,
         metrics=lambda p: task.metrics(p, targets, val.groups, params.seed),
         metric=task.primary,
+        tta=params.evaluate.tta,
     )
     calibration = load_calibration_images(
         manifest,
@@ -75,6 +78,9 @@ def main() -> None:
             f"{row['changed']} answers changed, {result.latency[name]['latency_p50_ms']:.1f} ms"
         )
     print(f"{NAME}: {result.reason}")
+    cost = describe_cost(params.evaluate.tta)
+    if cost:
+        print(f"{NAME}: {cost}; the milliseconds are those of one view")
 
 
 if __name__ == "__main__":

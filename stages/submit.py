@@ -1,6 +1,6 @@
 """Stage submit: test predictions -> submissions in the organiser's exact format, checked.
 
-In: models/, deploy/, data/manifest.csv, the images, the sample submission.
+In: models/, deploy/, predictions/decoder.json, data/manifest.csv, the images, the sample submission.
 Out: predictions/test.csv, submission.csv (the trained weights; the mean of several folds' models),
 submission_compressed.csv (the model in deploy/), metrics/submit.json.
 """
@@ -11,6 +11,7 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.predictions import write_predictions
 from podium.data.submission import check_submission, load_sample, make_submission
+from podium.data.views import check_tta
 from podium.engine.ensemble import Ensemble
 from podium.engine.scoring import predict_test
 from podium.files import write_bytes, write_metrics
@@ -18,6 +19,8 @@ from podium.params import Params, load_params
 from podium.slim.deployment import Deployment
 from podium.slim.size_limit import check_size_limit, describe_size_limit
 from podium.stage import run_stage
+from podium.tasks.answers import load_answers
+from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.table import make_data_task
 
 NAME = "submit"
@@ -27,10 +30,12 @@ class SubmitStageParams(Params):
     """What this stage reads of params.yaml."""
 
     competition: CompetitionParams
+    evaluate: EvaluateParams
 
 
 def main() -> None:
     params = load_params(SubmitStageParams)
+    check_tta(params.evaluate.tta, params.competition.allow_tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -42,7 +47,7 @@ def main() -> None:
         params.competition.sample_submission,
         params.competition.sample_header,
     )
-    ensemble = Ensemble(Path("models"))
+    ensemble = Ensemble(Path("models"), params.evaluate.tta)
     deployment = Deployment(Path("deploy"))
     sizes = {
         "submission.csv": ensemble.size_bytes(),
@@ -67,11 +72,13 @@ def main() -> None:
         probabilities["submission.csv"],
         task.classes,
     )
-    for name, values in probabilities.items():
+    answers = load_answers(Path("predictions/decoder.json"))
+    submitted = {name: answers.apply(values) for name, values in probabilities.items()}
+    for name, values in submitted.items():
         content = make_submission(test, values, task, sample)
         check_submission(content, test, task, sample)
         write_bytes(Path(name), content)
-    full, compressed = probabilities.values()
+    full, compressed = submitted.values()
     report = {
         "rows": len(test),
         "unreadable": int((test["problem"] != "").sum()),

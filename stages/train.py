@@ -15,9 +15,10 @@ from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
 from podium.engine.contact_sheet import draw_inputs
 from podium.engine.curves import make_curve
-from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, fit_folds, make_train_metrics
+from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
+from podium.engine.pseudo_labels import check_pseudo_labels, fit_rounds
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
 from podium.engine.weights import fold_folder, write_model
@@ -69,6 +70,7 @@ class TrainStageParams(Params):
 
 def main() -> None:
     params = load_params(TrainStageParams)
+    check_pseudo_labels(params.train.pseudo_threshold, params.competition.allow_pseudo_labels)
     data_task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -96,14 +98,14 @@ def main() -> None:
     # A linear head is trained before a second process has started.
     processes = 1 if params.model.freeze == "all" else params.train.processes
     with open_run(processes, params.runtime, COMMAND, key, len(inputs.train_lists)) as run:
-        fitted = fit_folds(job, run)
+        fitted, pseudo_labels = fit_rounds(job, run)
         if is_follower():
             return
         with replace_folder(Path("models")) as folder:
             for fold, one in fitted.items():
                 write_model(fold_folder(folder, fold), one.state, one.card)
         curves = {fold: one.trained.curve for fold, one in fitted.items()}
-        metrics = make_train_metrics(fitted)
+        metrics = {**make_train_metrics(fitted), **pseudo_labels}
         write_csv(Path("reports/train/curve.csv"), make_curve(curves))
         sheet = draw_inputs(inputs, params.model, recipe, params.image_size)
         write_bytes(Path("reports/train/inputs.png"), sheet)

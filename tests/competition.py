@@ -40,6 +40,10 @@ BASE = {
     "freeze": "all",
     "primary": "accuracy",
     "bootstrap_draws": "100",
+    "pseudo_threshold": "0",
+    "tta": "none",
+    "calibrate": "false",
+    "decoder": "argmax",
     "quantize": "none",
     "max_drop": "0.02",
 }

@@ -43,6 +43,8 @@ competition:
   ordinal: false
   submission: label
   max_model_mb: null
+  allow_tta: true
+  allow_pseudo_labels: true
 eda:
   on_problem: stop
 """

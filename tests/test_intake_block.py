@@ -36,6 +36,8 @@ def make_params(name: str = "lemon", classes: tuple[str, ...] = ("0", "1")) -> C
         ordinal=False,
         submission="label",
         max_model_mb=None,
+        allow_tta=True,
+        allow_pseudo_labels=True,
     )
 
 

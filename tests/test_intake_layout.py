@@ -59,6 +59,8 @@ def test_csv_and_folder_without_header(recognise: Callable[..., Layout]) -> None
         "ordinal": False,
         "submission": "label",
         "max_model_mb": None,
+        "allow_tta": True,
+        "allow_pseudo_labels": True,
     }
     assert layout.files == sorted(CSV_AND_FOLDER)
     assert "set competition.ordinal: true if the classes are grades in order" in layout.lines

@@ -65,6 +65,8 @@ class Competition:
             "ordinal": False,
             "submission": "label",
             "max_model_mb": None,
+            "allow_tta": True,
+            "allow_pseudo_labels": True,
         }
 
     def assemble(self, on_problem: str = "stop") -> Assembly:

@@ -250,8 +250,14 @@ def test_params_are_strict() -> None:
     class View(Params):
         evaluate: EvaluateParams
 
-    good = {"primary": "qwk", "bootstrap_draws": 2000}
+    good = {
+        "primary": "qwk",
+        "bootstrap_draws": 2000,
+        "tta": "none",
+        "calibrate": False,
+        "decoder": "argmax",
+    }
     assert View.model_validate({"evaluate": good}).evaluate.primary == "qwk"
-    for change in ({"primary": "f1"}, {"bootstrap_draws": 99}, {"draws": 1}):
+    for change in ({"primary": "f1"}, {"bootstrap_draws": 99}, {"tta": "x"}, {"draws": 1}):
         with pytest.raises(ValidationError):
             View.model_validate({"evaluate": {**good, **change}})

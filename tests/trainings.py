@@ -48,6 +48,7 @@ PLAIN = {
     "ema": 0.0,
     "soup": 0,
     "patience": 0,
+    "pseudo_threshold": 0,
     "processes": 1,
     "accumulate": 1,
     "checkpoint_every": 0,

@@ -33,6 +33,8 @@ DEMO_COMPETITION = CompetitionParams(
     ordinal=True,
     submission="label",
     max_model_mb=None,
+    allow_tta=True,
+    allow_pseudo_labels=True,
 )
 
 

@@ -12,6 +12,7 @@ from podium.commands.dvc_notes import mend_dvc_notes
 from podium.commands.init import make_demo
 from podium.commands.summary import print_summary
 from podium.data.params import CompetitionParams
+from podium.data.views import check_tta
 from podium.errors import PodiumError
 from podium.params import load_params
 from podium.schema import AllParams
@@ -31,6 +32,7 @@ def run(root: Path) -> int:
         PodiumError: params, disk or data are not as needed.
     """
     params = load_params(AllParams)
+    check_tta(params.evaluate.tta, params.competition.allow_tta)  # not after hours of training
     free_gb = shutil.disk_usage(root).free / 1e9
     if free_gb < _FREE_GB_NEEDED:
         raise PodiumError(

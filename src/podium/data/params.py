@@ -90,6 +90,10 @@ class CompetitionParams(ListingParams):
     # label: one class name a row; probability: one column a class, headed by its name.
     submission: Literal["label", "probability"]
     max_model_mb: Annotated[float, Field(gt=0)] | None
+    # Whether the rules let several views of an image be averaged (test-time augmentation).
+    allow_tta: bool
+    # Whether they let a net learn from test images with the labels that it predicts for them.
+    allow_pseudo_labels: bool
 
 
 class DataParams(Section):

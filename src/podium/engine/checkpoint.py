@@ -149,9 +149,10 @@ class TrainingFolder:
         self._marker = path / "unfinished.json"
         self._written = path / "written"
 
-    def checkpoints(self, fold: int) -> Checkpoints:
-        """Of the model that is judged on `fold`."""
-        return Checkpoints(self.path / f"fold{fold}")
+    def checkpoints(self, fold: int, number: int = 1) -> Checkpoints:
+        """Of the model that is judged on `fold`, in the round of that number."""
+        later = f"-round{number}" if number > 1 else ""
+        return Checkpoints(self.path / f"fold{fold}{later}")
 
     def note_written(self) -> None:
         """The stage's outputs stand. Checkpoints stay until dvc has recorded them, too."""

@@ -17,6 +17,7 @@ from paddle import nn
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.data.stored_rows import StoredRows
+from podium.data.views import Tta
 from podium.engine.inference import Outputs, run_network
 from podium.engine.weights import find_folds, fold_folder, load_network, read_state
 from podium.models.networks import Network
@@ -42,12 +43,14 @@ class Ensemble:
 
     Args:
         models: the folder.
+        tta: the views of each image whose outputs each model averages.
 
     Raises:
         PodiumError: a file is missing or damaged.
     """
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, tta: Tta = "none") -> None:
+        self._tta = tta
         self.folds = find_folds(models)
         loaded = [load_network(fold_folder(models, fold)) for fold in self.folds]
         self._networks = [network for network, _, _ in loaded]
@@ -71,7 +74,7 @@ class Ensemble:
             wanted = np.unique(np.concatenate([positions[member] for member in group]))
             heads = _Heads([self._networks[member] for member in group])
             chosen = images.select(wanted) if isinstance(images, StoredRows) else images[wanted]
-            together = run_network(heads, chosen, self.preprocessing, label)
+            together = run_network(heads, chosen, self.preprocessing, label, self._tta)
             width = together.shape[1] // len(group)
             for place, member in enumerate(group):
                 rows = np.searchsorted(wanted, positions[member])

@@ -22,8 +22,10 @@ import numpy.typing as npt
 import paddle
 from paddle import inference, nn
 
+from podium.data.decode import RGB
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
+from podium.data.views import Tta, make_views
 from podium.engine.program_file import make_reproducible
 from podium.progress import track
 from podium.runtime import available_cores
@@ -102,22 +104,44 @@ class Predictor:
         outputs: Outputs = self._output.copy_to_cpu()
         return outputs
 
-    def run_images(self, images: Images, preprocessing: Preprocessing, label: str) -> Outputs:
-        """uint8 (N, H, W, 3) images -> float32 (N, ...) outputs, with a progress bar."""
+    def run_images(
+        self, images: Images, preprocessing: Preprocessing, label: str, tta: Tta = "none"
+    ) -> Outputs:
+        """uint8 (N, H, W, 3) images -> float32 (N, ...) outputs, with a progress bar.
+
+        Of several views the raw outputs are averaged, not the probabilities: what comes out is one
+        row of outputs per image, as ever, so that ensembles, calibration and compressed models
+        need not know of views. For logits that is the geometric mean of the probabilities; for
+        views of one image through one net both means hardly differ.
+
+        Args:
+            images: of the preprocessing's size.
+            preprocessing: what the net was trained with.
+            label: what the progress bar says.
+            tta: the views of each image, see `podium.data.views`.
+        """
         starts = range(0, len(images), _BATCH)
         batches = track(starts, len(starts), label)
-        return np.concatenate(
-            [self.run(preprocessing.apply(images[start : start + _BATCH])) for start in batches]
-        )
+
+        def run_views(batch: RGB) -> Outputs:
+            each = [self.run(preprocessing.apply(view)) for view in make_views(batch, tta)]
+            mean: Outputs = each[0] if len(each) == 1 else np.mean(each, axis=0, dtype=np.float32)
+            return mean
+
+        return np.concatenate([run_views(images[start : start + _BATCH]) for start in batches])
 
 
 def run_network(
-    network: nn.Layer, images: Images, preprocessing: Preprocessing, label: str
+    network: nn.Layer,
+    images: Images,
+    preprocessing: Preprocessing,
+    label: str,
+    tta: Tta = "none",
 ) -> Outputs:
-    """Outputs of a network in memory, through a temporary export."""
+    """Outputs of a network in memory, through a temporary export; see `Predictor.run_images`."""
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
         model = export(network, preprocessing.image_size_px, Path(folder))
-        return Predictor(model).run_images(images, preprocessing, label)
+        return Predictor(model).run_images(images, preprocessing, label, tta)
 
 
 @contextlib.contextmanager

@@ -89,6 +89,8 @@ class TrainParams(Section):
     soup: Annotated[int, Field(ge=0, le=20)]
     # Stop after this many epochs without a better val score; 0: never.
     patience: Annotated[int, Field(ge=0, le=1000)]
+    # A second round learns from the test images that the first is at least so sure of; 0: one round.
+    pseudo_threshold: Annotated[float, Field(ge=0, le=1)]
     # Processes that share each step's batch. Another number rounds differently.
     processes: Annotated[int, Field(ge=1, le=64)]
     # Passes that a process's share of the batch is cut into: the same step with less memory.
@@ -103,6 +105,13 @@ class TrainParams(Section):
         if name not in names:
             raise PydanticKnownError("literal_error", {"expected": " | ".join(names)})
         return name
+
+    @field_validator("pseudo_threshold")
+    @classmethod
+    def _check_threshold(cls, threshold: float) -> float:
+        if 0 < threshold < 0.5:
+            raise ValueError("0 or 0.5 .. 1")
+        return threshold
 
     @field_validator("unfreeze", "size_schedule")
     @classmethod

@@ -29,10 +29,17 @@ class Run:
         group: the ranks.
         folder: of the checkpoints; rank 0's alone.
         n_folds: how many models are trained.
+        number: of the round, from 1: each has checkpoints and curves of its own.
     """
 
-    def __init__(self, group: Group, folder: TrainingFolder | None, n_folds: int) -> None:
-        self.group, self._folder, self._n_folds = group, folder, n_folds
+    def __init__(
+        self, group: Group, folder: TrainingFolder | None, n_folds: int, number: int = 1
+    ) -> None:
+        self.group, self._folder, self._n_folds, self._number = group, folder, n_folds, number
+
+    def next_round(self) -> Run:
+        """The same surroundings for a training of the same folds that follows on this one."""
+        return Run(self.group, self._folder, self._n_folds, self._number + 1)
 
     @contextlib.contextmanager
     def fold(self, fold: int) -> Iterator[tuple[Callable[[EpochRow], None], Checkpoints | None]]:
@@ -41,8 +48,10 @@ class Run:
             yield (lambda row: None), None
             return
         logs = visualdl_folder()
+        if self._number > 1:
+            logs /= f"round{self._number}"
         with VisualDLCurves(logs / f"fold{fold}" if self._n_folds > 1 else logs) as curves:
-            yield curves.add, self._folder.checkpoints(fold)
+            yield curves.add, self._folder.checkpoints(fold, self._number)
 
     def note_written(self) -> None:
         """The outputs stand."""

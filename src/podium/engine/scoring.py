@@ -15,6 +15,7 @@ import pandas as pd
 
 from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.submission import fill_unreadable
+from podium.data.views import Tta
 from podium.engine.ensemble import Ensemble
 from podium.engine.inference import Outputs
 from podium.errors import PodiumError
@@ -83,14 +84,14 @@ class OutOfFold:
 
 
 def predict_out_of_fold(
-    models: Path, manifest: pd.DataFrame, splits: pd.DataFrame, task: DataTask
+    models: Path, manifest: pd.DataFrame, splits: pd.DataFrame, task: DataTask, tta: Tta
 ) -> OutOfFold:
-    """Predictions of the val rows from the saved weights.
+    """Predictions of the val rows from the saved weights, the mean over the views of each image.
 
     Raises:
         PodiumError: a model is missing, damaged, or of a fold that splits.csv does not have.
     """
-    ensemble = Ensemble(models)
+    ensemble = Ensemble(models, tta)
     sets = [make_val_set(manifest, splits, fold) for fold in ensemble.folds]
     for fold, val in zip(ensemble.folds, sets, strict=True):
         if not len(val.positions):

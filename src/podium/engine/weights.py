@@ -119,6 +119,16 @@ def load_network(folder: Path) -> tuple[Network, Preprocessing, dict[str, Any]]:
         state = safetensors.numpy.load(content)
     except SafetensorError as error:
         raise PodiumError(f"{path} is damaged: {error}") from None
+    return *build_from_card(card, state), card
+
+
+def build_from_card(card: dict[str, Any], state: State) -> tuple[Network, Preprocessing]:
+    """The network that a card describes, with these weights and in evaluation mode, and its
+    preprocessing.
+
+    Raises:
+        PodiumError: the weights do not fit.
+    """
     architecture = card["architecture"]
     network = build_network(
         architecture["name"],
@@ -128,4 +138,4 @@ def load_network(folder: Path) -> tuple[Network, Preprocessing, dict[str, Any]]:
     )
     load_state(network, state)
     network.eval()
-    return network, Preprocessing.from_card(card["preprocessing"]), card
+    return network, Preprocessing.from_card(card["preprocessing"])

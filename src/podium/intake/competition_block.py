@@ -38,6 +38,8 @@ COMMENTS = {
     "ordinal": "true | false: whether the classes are grades in order (adds weighted kappa).",
     "submission": "label: a class name a row; probability: a column a class.",
     "max_model_mb": "Largest model that may be handed in, in MB; empty: no limit.",
+    "allow_tta": "true | false: whether the rules allow test-time augmentation (evaluate.tta).",
+    "allow_pseudo_labels": "true | false: whether the rules allow pseudo-labels of test images (train).",
 }
 _SUM_PREFIX = "  # podium init wrote this block; checksum: "
 

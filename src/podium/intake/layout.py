@@ -136,6 +136,8 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
         ordinal=False,
         submission=submission,
         max_model_mb=None,
+        allow_tta=True,
+        allow_pseudo_labels=True,
     )
     lines = _describe_train(train, labels, train_folder, len(train_files))
     lines.append(_describe_test(sample, test_folder, len(test_files)))

@@ -20,6 +20,7 @@ from paddle import nn
 
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
+from podium.data.views import Tta
 from podium.engine.inference import ExportedModel, Predictor, export
 from podium.engine.weights import CARD_FILE, CARD_FORMAT
 from podium.files import replace_folder, write_json
@@ -42,12 +43,14 @@ class Judge:
         predict: outputs -> probabilities (N, k).
         metrics: probabilities -> metrics ready for JSON.
         metric: the primary one, a key of those.
+        tta: the views of each image; they go into the card.
     """
 
     images: Images
     predict: Callable[[npt.NDArray[np.float32]], Probabilities]
     metrics: Callable[[Probabilities], dict[str, Any]]
     metric: MetricSpec
+    tta: Tta = "none"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def compress(
             for c in candidates
         }
         rows = {c.name: _row(c, candidates[0]) for c in candidates}
-        _write_deploy(folder, shipped, card, rows[shipped.name])
+        _write_deploy(folder, shipped, card, rows[shipped.name], judge.tta)
     return Compressed(shipped.name, reason, rows, latency)
 
 
@@ -145,7 +148,7 @@ def _judge(
     name: str, model: ExportedModel, preprocessing: Preprocessing, judge: Judge
 ) -> Candidate:
     outputs = Predictor(model, int8=name == INT8).run_images(
-        judge.images, preprocessing, f"judge {name}"
+        judge.images, preprocessing, f"judge {name}", judge.tta
     )
     probabilities = judge.predict(outputs)
     return Candidate(name, model, probabilities, judge.metrics(probabilities))
@@ -163,7 +166,7 @@ def _row(candidate: Candidate, reference: Candidate) -> dict[str, Any]:
 
 
 def _write_deploy(
-    folder: Path, shipped: Candidate, card: dict[str, Any], row: dict[str, Any]
+    folder: Path, shipped: Candidate, card: dict[str, Any], row: dict[str, Any], tta: Tta
 ) -> None:
     with replace_folder(folder) as fresh:
         files = {}
@@ -181,6 +184,7 @@ def _write_deploy(
                 "format": CARD_FORMAT,
                 **kept,
                 "trained_weights_sha256": card["weights"]["sha256"],
+                "tta": tta,
                 "runtime": {"engine": "paddle.inference", "int8": shipped.int8},
                 "files": files,
                 "measured": row,

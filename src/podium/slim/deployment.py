@@ -11,6 +11,7 @@ from typing import Any
 
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
+from podium.data.views import parse_tta
 from podium.engine.inference import ExportedModel, Outputs, Predictor
 from podium.engine.weights import CARD_FILE, load_card
 from podium.errors import PodiumError
@@ -20,7 +21,8 @@ class Deployment:
     """A loaded deploy/ folder.
 
     Raises:
-        PodiumError: a file is missing or is not the one that the card describes.
+        PodiumError: a file is missing or is not the one that the card describes; or the card is
+            damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +36,8 @@ class Deployment:
                 raise PodiumError(
                     f"{path} is not the file that {CARD_FILE} describes: run compress"
                 )
+        # A card without views is of a model that was judged on plain images.
+        self._tta = parse_tta(self.card.get("tta", "none"), str(folder / CARD_FILE))
         int8 = bool(self.card["runtime"]["int8"])
         self._predictor = Predictor(ExportedModel.in_folder(folder), int8=int8)
 
@@ -47,5 +51,6 @@ class Deployment:
         return sum(int(facts["bytes"]) for facts in self.card["files"].values())
 
     def run_images(self, images: Images, label: str) -> Outputs:
-        """uint8 (N, H, W, 3) images of the card's size -> float32 outputs (N, k)."""
-        return self._predictor.run_images(images, self.preprocessing, label)
+        """uint8 (N, H, W, 3) images of the card's size -> float32 outputs (N, k), the mean over
+        the views that the card names: those that its score was measured with."""
+        return self._predictor.run_images(images, self.preprocessing, label, self._tta)

@@ -54,6 +54,14 @@ class DataTask(SubmissionTask, Protocol):
     def score(self, predictions: npt.NDArray[np.float64], targets: npt.NDArray[Any]) -> float:
         """The primary metric alone: cheap enough for every epoch."""
 
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Ways to labels, of `podium.tasks.decoding.FITS`, that may beat the most probable class;
+        none where no labels are judged or submitted."""
+
+    def score_labels(self, labels: npt.NDArray[np.int64], targets: npt.NDArray[Any]) -> float:
+        """The primary metric of class numbers (n,), higher is better; asked for with `decoders`."""
+
     def metrics(
         self,
         predictions: npt.NDArray[np.float64],

@@ -106,12 +106,30 @@ class ClassificationData:
         """
         if targets.ndim == 2:
             targets = targets.argmax(axis=1)
-        predicted = predictions.argmax(axis=1)
         if self.primary_metric == "log_loss":
             return measure.log_loss(targets, predictions)
+        return self.score_labels(predictions.argmax(axis=1), targets)
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Cuts of the expected grade for the kappa, class weights for accuracy and macro F1."""
+        if self.primary_metric == "log_loss" or self.submission == "probability":
+            return ()
+        if self.primary_metric == "qwk":
+            return ("grade_variance", "grade_thresholds")
+        return ("class_weights",)
+
+    def score_labels(self, labels: Targets, targets: Targets) -> float:
+        """The primary metric of class numbers; a kappa that is not defined counts as 0.
+
+        Raises:
+            ValueError: the primary metric judges probabilities.
+        """
+        if self.primary_metric == "log_loss":
+            raise ValueError("log_loss judges probabilities, not labels")
         if self.primary_metric == "accuracy":
-            return measure.accuracy(targets, predicted)
-        confusion = measure.make_confusion(targets, predicted, len(self.classes))
+            return measure.accuracy(targets, labels)
+        confusion = measure.make_confusion(targets, labels, len(self.classes))
         if self.primary_metric == "balanced_accuracy":
             return measure.balanced_accuracy(confusion)
         if self.primary_metric == "macro_f1":

@@ -89,10 +89,16 @@ def balanced_accuracy(confusion: npt.NDArray[np.int64]) -> float:
     return float((confusion.diagonal()[present] / support[present]).mean())
 
 
-def log_loss(targets: Targets, probabilities: Probabilities) -> float:
-    """Mean -ln of the target's probability, nats; a probability of 0 counts as 2.2e-16."""
+def row_losses(targets: Targets, probabilities: Probabilities) -> Floats:
+    """-ln of each target's probability, nats (n,); a probability of 0 counts as 2.2e-16."""
     chosen = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0)).mean())
+    losses: Floats = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
+    return losses
+
+
+def log_loss(targets: Targets, probabilities: Probabilities) -> float:
+    """Mean of `row_losses`."""
+    return float(row_losses(targets, probabilities).mean())
 
 
 def reliability(targets: Targets, probabilities: Probabilities) -> pd.DataFrame:

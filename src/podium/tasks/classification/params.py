@@ -6,14 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from podium.data.views import Tta
 from podium.params import Section
 
 PrimaryMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "qwk", "log_loss"]
 
 
 class EvaluateParams(Section):
-    """The metric that early stopping and the headline use, and the effort for intervals."""
+    """The metric that early stopping and the headline use, the effort for intervals, and what is
+    made of the nets' outputs."""
 
     # qwk (quadratic weighted kappa) needs competition.ordinal: true.
     primary: PrimaryMetric
     bootstrap_draws: Annotated[int, Field(ge=100, le=100_000)]
+    # Views of each image, in val, test and deploy/, whose outputs are averaged.
+    tta: Tta
+    # One temperature for all logits, used where it lowers the log loss (95 %).
+    calibrate: bool
+    # auto: labels decided otherwise, where that raises the primary metric (95 %).
+    decoder: Literal["argmax", "auto"]
