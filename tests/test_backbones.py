@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import paddle
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from podium.engine.features import FeatureRecipe, write_features
 from podium.engine.inference import Predictor, export
+from podium.engine.phases import make_plan
 from podium.engine.processes import Alone
 from podium.engine.session import Pass, Session
 from podium.errors import PodiumError
@@ -27,7 +30,6 @@ from podium.models.networks import (
     build_network,
     build_trunk,
     feature_dim,
-    make_preprocessing,
 )
 from podium.models.params import ModelParams
 from podium.models.zoo import find_weights_source
@@ -141,10 +143,13 @@ def test_every_parameter_has_its_layer(name: str) -> None:
     assert set(layers) == set(range(trunk.depth))
 
 
-def test_too_small_images_are_one_line() -> None:
+def test_too_small_images_are_one_line_before_any_is_read(tmp_path: Path) -> None:
     assert least_image_size_px("resnet18") == 16
-    with pytest.raises(PodiumError, match="alexnet: expected image_size .* 64 px .* got 62"):
-        make_preprocessing("alexnet", 62)
+    recipe = FeatureRecipe("alexnet", False, 6, 0, "none", "none", 0)
+    plan = make_plan("none", False, [], [(0.0, 48), (0.5, 64)], 64)
+    with pytest.raises(PodiumError, match="alexnet: expected image_size .* 64 px .* got 48"):
+        write_features(tmp_path / "features", pd.DataFrame(), plan, recipe, 64)
+    assert not (tmp_path / "features").exists()
 
 
 class Read(Params):

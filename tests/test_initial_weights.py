@@ -171,6 +171,13 @@ def test_what_is_no_number_is_refused(value: float, state: State, tmp_path: Path
         read_weights(NET, path)
 
 
+def test_two_arrays_for_one_place_are_refused(state: State, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path, {**state, "trunk.model.bn1.bias": state["bn1.bias"] + 1})
+    with pytest.raises(PodiumError, match=r"got two for model\.bn1\.bias"):
+        read_weights(NET, path)
+
+
 def test_counts_are_no_weights(state: State, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, {**state, "bn1.bias": np.arange(64)})

@@ -35,7 +35,7 @@ from podium.engine.phases import ALL, HEAD, Phase
 from podium.errors import PodiumError
 from podium.files import replace_folder, write_json
 from podium.models.initial_weights import InitialWeights
-from podium.models.networks import LowerTrunk, build_trunk, make_preprocessing
+from podium.models.networks import LowerTrunk, build_trunk, check_image_size, make_preprocessing
 from podium.progress import track
 
 META_FILE = "features.json"
@@ -64,7 +64,13 @@ def write_features(
     recipe: FeatureRecipe,
     image_size_px: int,
 ) -> str:
-    """Compute and write what the plan's phases need; returns a line that says what."""
+    """Compute and write what the plan's phases need; returns a line that says what.
+
+    Raises:
+        PodiumError: a phase's images are too small for the trunk, frozen or not.
+    """
+    for size in (image_size_px, *(phase.image_size_px for phase in plan)):
+        check_image_size(recipe.trunk, size)
     phases = {(p.part, p.image_size_px): p for p in plan if p.part != ALL}
     rows = readable_rows(manifest, "train")
     ids = rows["image_id"].tolist()

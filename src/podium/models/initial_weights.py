@@ -85,7 +85,13 @@ def read_weights(name: str, path: Path) -> InitialWeights:
             f"{path}: expected weights as .pdparams, .safetensors or a PyTorch state dict, got "
             f"{len(content)} bytes of neither"
         )
-    state = {ours: values for key, values in arrays.items() if (ours := _rename(name, key))}
+    state: State = {}
+    for key, values in arrays.items():
+        ours = _rename(name, key)
+        if ours in state:
+            raise PodiumError(f"{path}: expected each array once, got two for {ours}: damaged")
+        if ours is not None:
+            state[ours] = values
     for key, values in state.items():
         if not np.issubdtype(values.dtype, np.floating) or not np.isfinite(values).all():
             raise PodiumError(f"{path}: expected finite floats in {key}, got others: damaged")

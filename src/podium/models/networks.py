@@ -122,11 +122,9 @@ def feature_dim(trunk: nn.Layer) -> int:
     return int(features.shape[1])
 
 
-def make_preprocessing(name: str, image_size_px: int) -> Preprocessing:
-    """The preprocessing that goes with a trunk.
-
-    Raises:
-        PodiumError: images too small for it.
+def check_image_size(name: str, image_size_px: int) -> None:
+    """Raises:
+    PodiumError: images too small for the trunk `name`.
     """
     least = least_image_size_px(name)
     if image_size_px < least:
@@ -134,6 +132,10 @@ def make_preprocessing(name: str, image_size_px: int) -> Preprocessing:
             f"model.name {name}: expected image_size and train.size_schedule of {least} px at "
             f"least, got {image_size_px}: choose larger images or another net"
         )
+
+
+def make_preprocessing(name: str, image_size_px: int) -> Preprocessing:
+    """The preprocessing that goes with a trunk."""
     if name in WITH_OFFLINE_WEIGHTS:
         return Preprocessing(image_size_px, _LITE_MEAN, _LITE_STD)
     return Preprocessing(image_size_px, _IMAGENET_MEAN, _IMAGENET_STD)
