@@ -19,7 +19,7 @@ run: $(STAMP)  ## fresh clone -> submission
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## twenty kills at random times
+test-slow: $(STAMP)  ## twenty kills at random times, the biggest nets
 	@$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)  ## lint, format, types

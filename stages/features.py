@@ -1,6 +1,7 @@
 """Stage features: images -> what a frozen trunk sees in them, computed once.
 
-In: data/manifest.csv and the images. Out: features/, empty of arrays where nothing is frozen.
+In: data/manifest.csv, the images, the trunk's initial weights. Out: features/, empty of arrays where
+nothing is frozen; the hash of those weights in any case.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from podium.data.recipes import ImageRecipes
 from podium.engine.features import FeatureRecipe, write_features
 from podium.engine.params import TrainParams
 from podium.engine.phases import check_image_recipes, make_plan
+from podium.models.initial_weights import load_initial_weights
 from podium.models.params import ModelParams
 from podium.params import ImageSize, Params, Seed, load_params
 from podium.stage import run_stage
@@ -28,9 +30,15 @@ class FeaturesStageParams(Params):
 
 def main() -> None:
     params = load_params(FeaturesStageParams)
+    start = load_initial_weights(
+        params.model.name,
+        params.model.pretrained,
+        params.model.weights,
+        params.model.allow_download,
+    )
     plan = make_plan(
         params.model.freeze,
-        params.model.pretrained,
+        params.model.starts_trained,
         params.train.unfreeze,
         params.train.size_schedule,
         params.image_size,
@@ -54,6 +62,7 @@ def main() -> None:
         flip=params.train.flip,
         seed=params.seed,
         recipes=recipes,
+        start=start,
     )
     manifest = load_manifest(Path("data/manifest.csv"))
     done = write_features(Path("features"), manifest, plan, recipe, params.image_size)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-import struct
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import paddle
@@ -16,49 +14,39 @@ import pytest
 from podium.data.preprocessing import Preprocessing
 from podium.engine.weights import load_network, load_state, read_state, write_model
 from podium.errors import PodiumError
-from podium.models.efficientnet_lite import imagenet_weights_path, load_imagenet_state
-from podium.models.networks import build_network, build_trunk, feature_dim, make_preprocessing
+from podium.models.catalogue import WITH_OFFLINE_WEIGHTS
+from podium.models.efficientnet_lite import imagenet_weights_path
+from podium.models.initial_weights import read_weights
+from podium.models.networks import build_network, build_trunk, make_preprocessing
 from podium.models.torch_state import load_torch_state
-
-ZOO = {
-    "resnet18": 512,
-    "mobilenet_v2": 1280,
-    "mobilenet_v3_small": 576,
-    "mobilenet_v3_large": 960,
-    "shufflenet_v2_x1_0": 1024,
-}
+from tests.torch_files import Tensor, write_legacy, write_zip
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_zoo_trunks_give_pooled_features(name: str) -> None:
-    trunk = build_trunk(name, pretrained=False)
-    assert feature_dim(trunk) == ZOO[name]
-    assert trunk.training, "asking for the feature count must not leave evaluation mode on"
-
-
-def test_lite0_takes_all_pretrained_tensors() -> None:
-    trunk = build_trunk("efficientnet_lite0", pretrained=True)
-    state = load_imagenet_state()
+@pytest.mark.parametrize("name", WITH_OFFLINE_WEIGHTS)
+def test_lite_nets_take_all_pretrained_tensors(name: str) -> None:
+    trunk = build_trunk(name, pretrained=True)
+    state = read_weights(name, imagenet_weights_path(name)).state
     own = trunk.state_dict()
     assert set(own) == set(state)
     assert all(np.array_equal(np.array(own[name]), values) for name, values in state.items())
 
 
-def test_lite0_sees_what_it_was_trained_on() -> None:
+@pytest.mark.parametrize("name", WITH_OFFLINE_WEIGHTS)
+def test_lite_nets_see_what_they_were_trained_on(name: str) -> None:
     """Features times ImageNet's own classifier: a plain yellow disc is no random class.
 
     A wrong padding, normalisation or weight order would scatter the answers; the right net puts
     round yellow things among fruit and balls.
     """
-    trunk = build_trunk("efficientnet_lite0", pretrained=True)
+    trunk = build_trunk(name, pretrained=True)
     trunk.eval()
-    raw = load_torch_state(imagenet_weights_path())
+    raw = load_torch_state(imagenet_weights_path(name))
     y, x = np.mgrid[:224, :224]
     image = np.full((224, 224, 3), 250, np.uint8)
     shade = 1 - ((x - 90) ** 2 + (y - 90) ** 2)[..., None] / 60000
     lemon = ((x - 112) / 90) ** 2 + ((y - 112) / 68) ** 2 < 1
     image[lemon] = (np.array([245, 205, 40]) * shade)[lemon]
-    inputs = make_preprocessing("efficientnet_lite0", 224).apply(image[None])
+    inputs = make_preprocessing(name, 224).apply(image[None])
     with paddle.no_grad():
         features = np.array(trunk(paddle.to_tensor(inputs)))[0]
     logits = raw["_fc.weight"] @ features + raw["_fc.bias"]
@@ -101,59 +89,27 @@ def test_state_reader_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("keep", [0, 10, 1000, 20_000, 1_000_000])
 def test_state_reader_refuses_a_cut_file(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "cut.pth"
-    path.write_bytes(imagenet_weights_path().read_bytes()[:keep])
+    path.write_bytes(imagenet_weights_path("efficientnet_lite0").read_bytes()[:keep])
     with pytest.raises(PodiumError, match="legacy PyTorch state dict"):
         load_torch_state(path)
 
 
-class _Ref:
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-
-def write_legacy(path: Path, storage: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
-    """A legacy file with one float tensor `a`, as torch.save wrote it, made by hand."""
-    float_storage = type("FloatStorage", (), {"__module__": "torch"})
-    rebuild = type("_rebuild_tensor_v2", (), {"__module__": "torch._utils"})
-
-    class Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
-        def persistent_id(self, obj: Any) -> Any:
-            return (
-                ("storage", float_storage, "0", "cpu", obj.size, None)
-                if isinstance(obj, _Ref)
-                else None
-            )
-
-        def save_type(self, obj: Any) -> None:
-            self.write(b"c" + f"{obj.__module__}\n{obj.__name__}\n".encode())
-
-        dispatch: ClassVar = {**pickle._Pickler.dispatch, type: save_type}  # type: ignore[attr-defined]
-
-    class Tensor:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (rebuild, (_Ref(storage), 0, shape, stride, False, OrderedDict()))
-
-    with path.open("wb") as stream:
-        for value in (0x1950A86A20F9469CFC6C, 1001, {}):
-            stream.write(pickle.dumps(value, 2))
-        Pickler(stream, 2).dump(OrderedDict(a=Tensor()))
-        stream.write(pickle.dumps(["0"], 2))
-        stream.write(struct.pack("<q", storage) + np.arange(storage, dtype="<f4").tobytes())
-
-
 def test_state_reader_follows_strides(tmp_path: Path) -> None:
     path = tmp_path / "good.pth"
-    write_legacy(path, 6, (3, 2), (1, 3))
+    write_legacy(path, {"a": Tensor(np.arange(6, dtype="<f4"), (3, 2), (1, 3))})
     assert load_torch_state(path)["a"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-@pytest.mark.parametrize(("shape", "stride"), [((7,), (1,)), ((2, 4), (4, 1)), ((2,), (-1,))])
+@pytest.mark.parametrize("write", [write_legacy, write_zip])
+@pytest.mark.parametrize(
+    ("shape", "stride"), [((7,), (1,)), ((2, 4), (4, 1)), ((2,), (-1,)), ((9, 10**9), (0, 0))]
+)
 def test_state_reader_stays_within_the_storage(
-    tmp_path: Path, shape: tuple[int, ...], stride: tuple[int, ...]
+    tmp_path: Path, shape: tuple[int, ...], stride: tuple[int, ...], write: Any
 ) -> None:
     path = tmp_path / "beyond.pth"
-    write_legacy(path, 6, shape, stride)
-    with pytest.raises(PodiumError, match="beyond its storage"):
+    write(path, {"a": Tensor(np.arange(6, dtype="<f4"), shape, stride)})
+    with pytest.raises(PodiumError, match="than its storage|beyond its storage"):
         load_torch_state(path)
 
 

@@ -11,7 +11,6 @@ from podium.data.params import SplitParams
 from podium.engine.fit import choose_epochs
 from podium.engine.params import TrainParams
 from podium.errors import PodiumError, ProblemsError
-from podium.models.params import ModelParams
 from podium.params import Epochs, LearningRate, Params, Seed, load_params
 
 
@@ -84,16 +83,6 @@ def test_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes("seed: 0 # \xe9\n".encode("latin-1"))
     with pytest.raises(PodiumError, match="not UTF-8"):
         load_params(Read, tmp_path / "params.yaml")
-
-
-def test_frozen_random_trunk_is_refused() -> None:
-    with pytest.raises(ValidationError, match="frozen random trunk"):
-        ModelParams(name="resnet18", pretrained=False, freeze="all", top_layers=6, dropout=0.0)
-
-
-def test_weights_that_would_need_the_network_are_refused() -> None:
-    with pytest.raises(ValidationError, match="offline weights exist for efficientnet_lite0 only"):
-        ModelParams(name="resnet18", pretrained=True, freeze="none", top_layers=6, dropout=0.0)
 
 
 def test_nan_is_refused_in_every_section() -> None:

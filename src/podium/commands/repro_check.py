@@ -25,6 +25,7 @@ from typing import Any
 from podium.commands.init import make_demo
 from podium.errors import PodiumError
 from podium.intake.init import run_dvc
+from podium.models.params import WEIGHTS_FOLDER
 from podium.params import PARAMS_FILE, load_params, read_yaml
 from podium.runtime import available_cores, cpu_class
 from podium.schema import AllParams
@@ -180,7 +181,9 @@ def _set_subset(path: Path, subset: float) -> None:
 
 
 def _bring_data(root: Path, clone: Path) -> None:
-    """Raw data is in no commit: copied from the checkout, or rendered anew where it is the demo."""
+    """Raw data is in no commit: copied from the checkout, or rendered anew where it is the demo; nor
+    need the user's weights be."""
+    shutil.copytree(root / WEIGHTS_FOLDER, clone / WEIGHTS_FOLDER, dirs_exist_ok=True)
     competition = load_params(AllParams, clone / PARAMS_FILE).competition
     source = root / competition.source
     if source.is_dir():

@@ -56,7 +56,7 @@ def draw_inputs(
     train_list = next(iter(inputs.train_lists.values()))
     params, paths = recipe.params, rows["path"].tolist()
     plan = make_plan(
-        model.freeze, model.pretrained, params.unfreeze, params.size_schedule, image_size_px
+        model.freeze, model.starts_trained, params.unfreeze, params.size_schedule, image_size_px
     )
 
     @cache

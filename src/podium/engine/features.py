@@ -5,7 +5,8 @@ big and slow enough to be kept, and untouched by a change of lr.
 
 features/PART-SIZE-plain.npy   of the images as they are, at image_size: what the net is judged on
 features/PART-SIZE-views.npy   of augmented views, view after view, at the phase's size
-features/features.json         what made them; no arrays when no phase has anything frozen
+features/features.json         what made them, the hash of the trunk's initial weights included: it
+                               makes a changed file retrain; no arrays when nothing is frozen
 
 PART: head (the trunk's output, float32) | top (the map after the first layers, float16).
 """
@@ -13,6 +14,7 @@ PART: head (the trunk's output, float32) | top (the map after the first layers, 
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +35,8 @@ from podium.engine.inference import Outputs, Predictor, export
 from podium.engine.phases import ALL, HEAD, Phase
 from podium.errors import PodiumError
 from podium.files import replace_folder, write_json
-from podium.models.networks import LowerTrunk, build_trunk, make_preprocessing
+from podium.models.initial_weights import InitialWeights
+from podium.models.networks import LowerTrunk, build_trunk, check_image_size, make_preprocessing
 from podium.progress import track
 
 META_FILE = "features.json"
@@ -43,7 +46,7 @@ _BATCH = 32
 @dataclass(frozen=True)
 class FeatureRecipe:
     """What decides a feature, beside the image and the phase: see params.yaml, `model` and
-    `train`."""
+    `train`. `start`: the weights that the trunk begins with, where no package has them."""
 
     trunk: str
     pretrained: bool
@@ -53,6 +56,7 @@ class FeatureRecipe:
     flip: str
     seed: int
     recipes: ImageRecipes = NO_RECIPES
+    start: InitialWeights | None = None
 
 
 def write_features(
@@ -62,11 +66,21 @@ def write_features(
     recipe: FeatureRecipe,
     image_size_px: int,
 ) -> str:
-    """Compute and write what the plan's phases need; returns a line that says what."""
+    """Compute and write what the plan's phases need; returns a line that says what.
+
+    Raises:
+        PodiumError: a phase's images are too small for the trunk, frozen or not.
+    """
+    for size in (image_size_px, *(phase.image_size_px for phase in plan)):
+        check_image_size(recipe.trunk, size)
     phases = {(p.part, p.image_size_px): p for p in plan if p.part != ALL}
     rows = readable_rows(manifest, "train")
     ids = rows["image_id"].tolist()
-    meta: dict[str, Any] = {"image_ids_sha256": _hash("\n".join(ids).encode()), "arrays": {}}
+    meta: dict[str, Any] = {
+        "image_ids_sha256": _hash("\n".join(ids).encode()),
+        "weights_sha256": recipe.start.sha256 if recipe.start else None,
+        "arrays": {},
+    }
     with replace_folder(folder) as fresh:
         for part in dict.fromkeys(part for part, _ in phases):
             images = load_images(rows, image_size_px, "decode train")
@@ -101,13 +115,31 @@ def load_features(folder: Path, phase: Phase, n_rows: int, image_size_px: int) -
     return FeatureSource(plain, views)
 
 
+def check_same_start(folder: Path, start: InitialWeights | None) -> None:
+    """The trunk's initial weights are those that the features stage saw.
+
+    Raises:
+        PodiumError: they are others, and DVC has not been told.
+    """
+    path = folder / META_FILE
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
+    except FileNotFoundError:
+        raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (ValueError, KeyError, TypeError):
+        raise PodiumError(f"{path} is damaged: delete it and run `dvc repro`") from None
+    if noted != (start.sha256 if start else None):
+        where = start.path if start else "model.weights"
+        raise PodiumError(f"{where} changed since the features stage: run `dvc repro` again")
+
+
 class _Runner:
     """The frozen part at one image size, and the folder that its outputs go to."""
 
     def __init__(
         self, recipe: FeatureRecipe, part: str, size_px: int, folder: Path, meta: dict[str, Any]
     ) -> None:
-        trunk = build_trunk(recipe.trunk, recipe.pretrained)
+        trunk = build_trunk(recipe.trunk, recipe.pretrained, recipe.start)
         self._net: nn.Layer = trunk if part == HEAD else LowerTrunk(trunk, recipe.top_layers)
         self._dtype = np.float32 if part == HEAD else np.float16
         self._size_px, self._folder, self._meta = size_px, folder, meta

@@ -17,19 +17,19 @@ from paddle import nn
 from podium.data.augment import make_augment
 from podium.data.image_cache import load_images, readable_rows
 from podium.engine.batches import ImageSource, Source
-from podium.engine.features import load_features
+from podium.engine.features import check_same_start, load_features
 from podium.engine.phases import ALL, HEAD, Phase, check_recipes, count_recipe_epochs, make_plan
 from podium.engine.runs import Run
 from podium.engine.training import Job, Part, Recipe, Trained, TrainingData, train
 from podium.engine.weights import State, read_state
 from podium.errors import PodiumError
+from podium.models.initial_weights import InitialWeights, load_initial_weights
 from podium.models.networks import (
     Network,
     UpperNetwork,
     build_network,
     depth_below_head,
     make_preprocessing,
-    pretrained_sha256,
 )
 from podium.models.params import ModelParams
 from podium.runtime import derive_seed
@@ -145,10 +145,12 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
         score=lambda outputs, targets: data_task.score(data_task.predictions(outputs), targets),
     )
 
+    start = _load_start(inputs.features, model, run)
+
     def build_fresh(strength: float) -> Network:
         paddle.seed(derive_seed(recipe.seed, "weights"))
         dropout = model.dropout * strength
-        return build_network(model.name, model.pretrained, job.net_task.outputs, dropout)
+        return build_network(model.name, model.pretrained, job.net_task.outputs, dropout, start)
 
     def build(phase: Phase) -> Part:
         network = build_fresh(phase.strength)
@@ -167,14 +169,14 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
 
     params = recipe.params
     plan = make_plan(
-        model.freeze, model.pretrained, params.unfreeze, params.size_schedule, job.image_size_px
+        model.freeze, model.starts_trained, params.unfreeze, params.size_schedule, job.image_size_px
     )
     check_recipes(plan, params.recipes, params.views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
     training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints):
         trained = train(training, on_epoch, run.group, checkpoints)
-    card = _make_card(job, fold, trained)
+    card = _make_card(job, start, fold, trained)
     state = {**read_state(build_fresh(1.0)), **trained.best_state}
     return Fitted(state, card, trained)
 
@@ -212,7 +214,19 @@ def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase) -> Source:
     )
 
 
-def _make_card(job: FitJob, fold: int, trained: Trained) -> dict[str, Any]:
+def _load_start(features: Path, model: ModelParams, run: Run) -> InitialWeights | None:
+    if run.group.rank:
+        run.group.barrier()  # rank 0 downloads what is not in Paddle's cache yet
+    start = load_initial_weights(model.name, model.pretrained, model.weights, model.allow_download)
+    if not run.group.rank:
+        check_same_start(features, start)
+        run.group.barrier()
+    return start
+
+
+def _make_card(
+    job: FitJob, start: InitialWeights | None, fold: int, trained: Trained
+) -> dict[str, Any]:
     inputs, model, recipe, data_task = job.inputs, job.model, job.recipe, job.data_task
     split_lines = (inputs.splits["image_id"] + "," + inputs.splits["fold"].astype(str)).tolist()
     return {
@@ -239,7 +253,7 @@ def _make_card(job: FitJob, fold: int, trained: Trained) -> dict[str, Any]:
             "splits_sha256": _hash_lines(split_lines),
             "train_list_sha256": _hash_lines(inputs.train_lists[fold]),
         },
-        "pretrained_sha256": pretrained_sha256(model.pretrained),
+        "pretrained_sha256": start.sha256 if start else None,
         "score": {
             "metric": data_task.primary.name,
             "val": round(trained.best_score, 6),

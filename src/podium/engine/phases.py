@@ -51,7 +51,8 @@ def make_plan(
     """The phases in order; the first starts at 0.
 
     Args:
-        freeze, pretrained: as in `model`.
+        freeze: as in `model`.
+        pretrained: whether the trunk begins with weights that have learned something.
         unfreeze, size_schedule: as in `train`; may be empty.
         image_size_px: what the net is judged on.
 
@@ -70,7 +71,7 @@ def make_plan(
         if part != ALL and not pretrained:
             raise PodiumError(
                 f"params.yaml: train.unfreeze: expected no {part!r} while model.pretrained is "
-                "false: what stays fixed has learned nothing"
+                "false and model.weights empty: what stays fixed has learned nothing"
             )
     smallest, largest = (least_or_most(size for _, size in sizes) for least_or_most in (min, max))
     plan = []

@@ -81,7 +81,7 @@ def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]
     if not threshold:
         return fit_folds(job, run), {}
     schedules = params.unfreeze, params.size_schedule
-    plan = make_plan(model.freeze, model.pretrained, *schedules, job.image_size_px)
+    plan = make_plan(model.freeze, model.starts_trained, *schedules, job.image_size_px)
     if any(phase.part != ALL for phase in plan):
         raise PodiumError(
             "train.pseudo_threshold: expected 0 while a part of the net is frozen (model.freeze "

@@ -24,6 +24,8 @@ from podium.engine.weights import State, load_state, read_state
 from podium.tasks.net_protocol import NetTask
 
 _JUDGED_AT_ONCE = 64
+# The second is Paddle's older layer, which DenseNet uses: no relative of the first.
+_BATCH_NORMS = (nn.layer.norm._BatchNormBase, nn.BatchNorm)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Session:
         self._statistics = [
             tensor
             for layer in trainee.sublayers(include_self=True)
-            if isinstance(layer, nn.layer.norm._BatchNormBase) and not layer.weight.stop_gradient
+            if isinstance(layer, _BATCH_NORMS) and not layer.weight.stop_gradient
             for tensor in (layer._mean, layer._variance)
         ]
         learned = {tensor.name for tensor in (*self._learning, *self._statistics)}

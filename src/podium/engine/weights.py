@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from podium.data.preprocessing import Preprocessing
 from podium.errors import PodiumError
 from podium.files import write_bytes, write_json
+from podium.models.initial_weights import find_differences, list_differences
 from podium.models.networks import Network, build_network
 
 CARD_FORMAT = 1
@@ -39,18 +40,11 @@ def load_state(network: nn.Layer, state: State) -> None:
     """Put `state` into the network, exactly.
 
     Raises:
-        PodiumError: names or shapes differ; all differences are listed.
+        PodiumError: names or shapes differ; the first ten differences are listed.
     """
-    own = network.state_dict()
-    differences = [f"missing {name}" for name in sorted(own.keys() - state.keys())]
-    differences += [f"unexpected {name}" for name in sorted(state.keys() - own.keys())]
-    differences += [
-        f"{name}: expected shape {tuple(own[name].shape)}, got {values.shape}"
-        for name, values in sorted(state.items())
-        if name in own and tuple(own[name].shape) != values.shape
-    ]
+    differences = find_differences(network, state)
     if differences:
-        raise PodiumError("weights do not fit the network: " + "; ".join(differences[:5]))
+        raise PodiumError(f"weights do not fit the network: {list_differences(differences)}")
     network.set_state_dict(state)
 
 

