@@ -6,11 +6,12 @@ nothing is frozen; the hash of those weights in any case.
 
 from pathlib import Path
 
+from podium.data.image_cache import readable_rows
 from podium.data.manifest import load_manifest
 from podium.data.recipes import ImageRecipes
 from podium.engine.features import FeatureRecipe, write_features
 from podium.engine.params import TrainParams
-from podium.engine.phases import check_image_recipes, make_plan
+from podium.engine.phases import check_image_recipes, count_views, make_plan
 from podium.models.initial_weights import load_initial_weights
 from podium.models.params import ModelParams
 from podium.params import ImageSize, Params, Seed, load_params
@@ -38,7 +39,7 @@ def main() -> None:
     )
     plan = make_plan(
         params.model.freeze,
-        params.model.starts_trained,
+        start is not None,
         params.train.unfreeze,
         params.train.size_schedule,
         params.image_size,
@@ -52,19 +53,20 @@ def main() -> None:
         hide_and_seek=params.train.recipes.hide_and_seek,
         grid_mask=params.train.recipes.grid_mask,
     )
-    check_image_recipes(plan, recipes, params.train.views)
+    manifest = load_manifest(Path("data/manifest.csv"))
+    views = count_views(params.train.views, len(readable_rows(manifest, "train")))
+    check_image_recipes(plan, recipes, views)
     recipe = FeatureRecipe(
         trunk=params.model.name,
         pretrained=params.model.pretrained,
         top_layers=params.model.top_layers,
-        views=params.train.views,
+        views=views,
         augment=params.train.augment,
         flip=params.train.flip,
         seed=params.seed,
         recipes=recipes,
         start=start,
     )
-    manifest = load_manifest(Path("data/manifest.csv"))
     done = write_features(Path("features"), manifest, plan, recipe, params.image_size)
     print(f"{NAME}: {done}")
 

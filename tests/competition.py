@@ -38,6 +38,8 @@ BASE = {
     "name": "efficientnet_lite0",
     "pretrained": "true",
     "freeze": "all",
+    "views": "0",
+    "ema": "0.0",
     "primary": "accuracy",
     "bootstrap_draws": "100",
     "pseudo_threshold": "0",

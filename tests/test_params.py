@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from podium.data.params import SplitParams
 from podium.engine.fit import choose_epochs
 from podium.engine.params import TrainParams
+from podium.engine.phases import count_views
 from podium.errors import PodiumError, ProblemsError
 from podium.params import Epochs, LearningRate, Params, Seed, load_params
 
@@ -122,6 +123,15 @@ def test_auto_epochs_show_a_net_as_many_pictures_whatever_the_list() -> None:
     lists = {0: ["a"] * 1000, 1: ["a"] * 2000}
     assert choose_epochs(None, "trunk", lists) == 10
     assert choose_epochs(None, "none", {0: ["a"]}) == 30
-    assert choose_epochs(None, "trunk", {0: ["a"] * 1_000_000}) == 3
+    assert choose_epochs(None, "trunk", {0: ["a"] * 1_000_000}) == 2
     assert choose_epochs(None, "all", lists) == 30
     assert choose_epochs(7, "trunk", lists) == 7
+
+
+@pytest.mark.parametrize(
+    ("views", "n_images", "count"), [(None, 800, 6), (None, 13_110, 3), (None, 10**6, 2), (0, 9, 0)]
+)
+def test_auto_views_are_fewer_where_images_are_many(
+    views: int | None, n_images: int, count: int
+) -> None:
+    assert count_views(views, n_images) == count

@@ -49,12 +49,13 @@ def _read_auto(value: Any) -> Any:
     return None if value == "auto" else value
 
 
+# Before a number that may be None: `auto`.
+Auto = BeforeValidator(_read_auto)
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random draw derives from it")]
 LearningRate = Annotated[float, Field(gt=0, le=10, description="peak learning rate")]
-# None: auto.
 Epochs = Annotated[
     Annotated[int, Field(ge=1, le=10_000, description="passes over the training list")] | None,
-    BeforeValidator(_read_auto),
+    Auto,
 ]
 BatchSize = Annotated[int, Field(ge=1, le=4096, description="images per optimiser step")]
 ImageSize = Annotated[

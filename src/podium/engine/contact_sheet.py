@@ -32,7 +32,14 @@ from podium.engine.batches import (
 )
 from podium.engine.fit import TrainingInputs, find_rows
 from podium.engine.mixing import Mix, read_mixed
-from podium.engine.phases import ALL, Phase, count_recipe_epochs, make_plan, phase_of
+from podium.engine.phases import (
+    ALL,
+    Phase,
+    count_recipe_epochs,
+    count_views,
+    make_plan,
+    phase_of,
+)
 from podium.engine.training import Recipe, mix_of_step
 from podium.models.params import ModelParams
 
@@ -73,7 +80,7 @@ def draw_inputs(
         images = FileImages(paths, phase.image_size_px)
         as_pixels = Preprocessing(phase.image_size_px, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         source = ImageSource(images, images, image_ids, as_pixels, augment)
-        return _Views(source, params.views) if is_frozen else source
+        return _Views(source, count_views(params.views, len(rows))) if is_frozen else source
 
     def phase_in(epoch: int) -> Phase:
         return phase_of(plan, epoch, recipe.epochs)

@@ -18,7 +18,15 @@ from podium.data.augment import make_augment
 from podium.data.image_cache import load_images, readable_rows
 from podium.engine.batches import ImageSource, Source
 from podium.engine.features import check_same_start, load_features
-from podium.engine.phases import ALL, HEAD, Phase, check_recipes, count_recipe_epochs, make_plan
+from podium.engine.phases import (
+    ALL,
+    HEAD,
+    Phase,
+    check_recipes,
+    count_recipe_epochs,
+    count_views,
+    make_plan,
+)
 from podium.engine.runs import Run
 from podium.engine.training import Job, Part, Recipe, Trained, TrainingData, train
 from podium.engine.weights import State, read_state
@@ -37,7 +45,7 @@ from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import DataTask
 
 # `epochs: auto`; docs/accuracy.md has what fewer and more bought.
-_LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
+_LEAST_EPOCHS, _MOST_EPOCHS = 2, 30
 _ENOUGH_PICTURES = 20_000
 
 
@@ -107,7 +115,7 @@ def choose_epochs(epochs: int | None, freeze: str, train_lists: Mapping[int, Seq
     """What `epochs: auto` (None) means; the same for all folds, whose curves are averaged.
 
     A head on features that are there costs nothing: 30. Else as many passes as show a model
-    20,000 pictures, 3 to 30.
+    20,000 pictures, 2 to 30.
     """
     if epochs is not None:
         return epochs
@@ -171,7 +179,8 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     plan = make_plan(
         model.freeze, model.starts_trained, params.unfreeze, params.size_schedule, job.image_size_px
     )
-    check_recipes(plan, params.recipes, params.views, params.augment_until)
+    n_views = count_views(params.views, len(rows))
+    check_recipes(plan, params.recipes, n_views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
     training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints):

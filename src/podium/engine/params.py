@@ -10,7 +10,7 @@ from pydantic_core import PydanticKnownError
 
 from podium.data.presets import preset_names
 from podium.data.recipes import ImageRecipes
-from podium.params import ImageSize, Section
+from podium.params import Auto, ImageSize, Section
 
 
 def _as_pair(value: Any) -> Any:
@@ -75,8 +75,8 @@ class TrainParams(Section):
     recipes: RecipeParams
     # The share of the epochs in which recipes act; the last ones see what the preset leaves.
     augment_until: Annotated[float, Field(gt=0, le=1)]
-    # Augmented views of each training image that a frozen trunk sees; 0: the plain image.
-    views: Annotated[int, Field(ge=0, le=64)]
+    # Augmented views of each training image that a frozen trunk sees; 0: the plain image. None: auto.
+    views: Annotated[Annotated[int, Field(ge=0, le=64)] | None, Auto]
     # [share of the epochs, part that learns from there on]; empty: all that model.freeze allows.
     unfreeze: list[PartStep]
     # The learning rate of a layer is lr times this to the power of its distance from the head.

@@ -95,6 +95,12 @@ def count_recipe_epochs(until: float, epochs: int) -> int:
     return math.ceil(round(until * epochs, 6))
 
 
+def count_views(views: int | None, n_images: int) -> int:
+    """What `train.views: auto` (None) means: 6, or as few as 2 where the images are many, since each
+    of them costs a run through the frozen layers."""
+    return views if views is not None else min(6, max(2, 40_000 // max(1, n_images)))
+
+
 def check_image_recipes(plan: tuple[Phase, ...], recipes: ImageRecipes, views: int) -> None:
     """Refuse recipes for images that nobody would see.
 
