@@ -364,7 +364,10 @@ def test_views_of_frozen_layers_hold_recipes() -> None:
             {"recipes": {**NO_RECIPES, "cutot": 0.1}},
             "'train.recipes.cutot'; did you mean 'cutout'?",
         ),
-        ({"recipes": {**NO_RECIPES, "mixup": 0.6, "cutmix": 0.5}}, "mixup + cutmix at most 1"),
+        (
+            {"recipes": {**NO_RECIPES, "mixup": 0.6, "cutmix": 0.5}},
+            "train.recipes.cutmix: expected at most 1 - mixup (0.4): a step is mixed one way, got 0.5",
+        ),
         ({"augment_until": 0.0}, "train.augment_until: expected greater than 0, got 0.0"),
         ({"augment_until": 1.1}, "train.augment_until: expected less than or equal to 1"),
     ],

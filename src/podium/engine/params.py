@@ -41,11 +41,13 @@ class RecipeParams(Section):
     mixup: Probability
     cutmix: Probability
 
-    @model_validator(mode="after")
-    def _check_mixing(self) -> RecipeParams:
-        if self.mixup + self.cutmix > 1 + 1e-9:
-            raise ValueError("train.recipes.mixup + cutmix at most 1: a batch is mixed one way")
-        return self
+    @field_validator("cutmix")
+    @classmethod
+    def _check_sum(cls, cutmix: float, others: ValidationInfo) -> float:
+        mixup = others.data.get("mixup", 0.0)  # missing where it is itself refused
+        if cutmix + mixup > 1 + 1e-9:
+            raise ValueError(f"at most 1 - mixup ({1 - mixup:g}): a step is mixed one way")
+        return cutmix
 
     def of_images(self) -> ImageRecipes:
         """Those that change one image."""

@@ -137,6 +137,6 @@ def check_recipes(plan: tuple[Phase, ...], recipes: RecipeParams, views: int, un
     if views and is_late and recipes_that_act(images):
         raise PodiumError(
             f"params.yaml: train.augment_until: expected 1.0 while frozen layers see recipes in "
-            f"train.views, got {until:g}: views are computed once; set the recipes of images to 0, or "
-            "train.views: 0, or let all layers learn before that share (train.unfreeze)"
+            f"train.views, got {until:g}: views are computed once; or set the recipes of images "
+            "to 0, or let all layers learn by that share (train.unfreeze)"
         )
