@@ -338,7 +338,7 @@ def open_podium(
 
 def make_recipe(epochs: int) -> Any:
     """The repository's params, but for what the comparison fixes."""
-    from podium.engine.params import RuntimeParams, TrainParams
+    from podium.engine.params import RecipeParams, RuntimeParams, TrainParams
     from podium.engine.training import Recipe
     from podium.params import read_yaml
 
@@ -346,6 +346,7 @@ def make_recipe(epochs: int) -> Any:
         "optimizer": "sgd",  # as the peers
         "augment": "light",
         "flip": "none",
+        "recipes": dict.fromkeys(RecipeParams.model_fields, 0.0),
         "views": 0,
         "unfreeze": [],
         "size_schedule": [],

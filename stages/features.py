@@ -6,9 +6,10 @@ In: data/manifest.csv and the images. Out: features/, empty of arrays where noth
 from pathlib import Path
 
 from podium.data.manifest import load_manifest
+from podium.data.recipes import ImageRecipes
 from podium.engine.features import FeatureRecipe, write_features
 from podium.engine.params import TrainParams
-from podium.engine.phases import make_plan
+from podium.engine.phases import check_image_recipes, make_plan
 from podium.models.params import ModelParams
 from podium.params import ImageSize, Params, Seed, load_params
 from podium.stage import run_stage
@@ -34,6 +35,16 @@ def main() -> None:
         params.train.size_schedule,
         params.image_size,
     )
+    # One by one: mixup and cutmix are no business of this stage.
+    recipes = ImageRecipes(
+        autoaugment=params.train.recipes.autoaugment,
+        randaugment=params.train.recipes.randaugment,
+        cutout=params.train.recipes.cutout,
+        random_erasing=params.train.recipes.random_erasing,
+        hide_and_seek=params.train.recipes.hide_and_seek,
+        grid_mask=params.train.recipes.grid_mask,
+    )
+    check_image_recipes(plan, recipes, params.train.views)
     recipe = FeatureRecipe(
         trunk=params.model.name,
         pretrained=params.model.pretrained,
@@ -42,6 +53,7 @@ def main() -> None:
         augment=params.train.augment,
         flip=params.train.flip,
         seed=params.seed,
+        recipes=recipes,
     )
     manifest = load_manifest(Path("data/manifest.csv"))
     done = write_features(Path("features"), manifest, plan, recipe, params.image_size)

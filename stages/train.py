@@ -1,7 +1,8 @@
 """Stage train: training list and features or images -> weights and a model card.
 
 In: data/manifest.csv, data/splits.csv, data/train_list.csv, features/, the images.
-Out: models/foldK/ (weights.safetensors, card.json), reports/train/curve.csv, metrics/train.json.
+Out: models/foldK/ (weights.safetensors, card.json), reports/train/ (curve.csv, inputs.png),
+metrics/train.json.
 Run by dvc as rank 0, and by rank 0 for each further process; a killed run is gone on with.
 """
 
@@ -12,6 +13,7 @@ from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
+from podium.engine.contact_sheet import draw_inputs
 from podium.engine.curves import make_curve
 from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, fit_folds, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
@@ -19,7 +21,7 @@ from podium.engine.processes import is_follower
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
 from podium.engine.weights import fold_folder, write_model
-from podium.files import replace_folder, write_csv, write_json
+from podium.files import replace_folder, write_bytes, write_csv, write_json
 from podium.models.params import ModelParams
 from podium.params import (
     BatchSize,
@@ -103,6 +105,8 @@ def main() -> None:
         curves = {fold: one.trained.curve for fold, one in fitted.items()}
         metrics = make_train_metrics(fitted)
         write_csv(Path("reports/train/curve.csv"), make_curve(curves))
+        sheet = draw_inputs(inputs, params.model, recipe, params.image_size)
+        write_bytes(Path("reports/train/inputs.png"), sheet)
         write_json(Path("metrics/train.json"), metrics)
         run.note_written()
     print(

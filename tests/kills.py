@@ -71,7 +71,12 @@ SCENARIOS: dict[str, Params] = {
     },
 }
 
-OUTPUTS = ("models/**/*", "reports/train/curve.csv", "metrics/train.json")
+OUTPUTS = (
+    "models/**/*",
+    "reports/train/curve.csv",
+    "reports/train/inputs.png",
+    "metrics/train.json",
+)
 PYTHON, HELPER, DVC, GROUP = "python", "helper", "dvc", "group"
 TARGETS = (PYTHON, HELPER, DVC, GROUP)
 

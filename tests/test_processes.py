@@ -25,7 +25,7 @@ from podium.engine.processes import Group, is_follower, join_group
 from podium.engine.training import train
 from podium.engine.weights import State
 from podium.errors import PodiumError
-from tests.trainings import recipe, toy_job
+from tests.trainings import NO_RECIPES, recipe, toy_job
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -186,11 +186,17 @@ def test_two_machines_give_the_bits_of_one(tmp_path: Path) -> None:
     assert len(launched) == len(own) == 2
 
 
-@pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (2, 2), (3, 1), (1, 4)])
-def test_n_processes_take_the_step_of_one(tmp_path: Path, processes: int, accumulate: int) -> None:
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "mixup"),
+    [(2, 1, 0.0), (2, 1, 0.7), (2, 2, 0.0), (3, 1, 1.0), (1, 4, 0.7)],
+)
+def test_n_processes_take_the_step_of_one(
+    tmp_path: Path, processes: int, accumulate: int, mixup: float
+) -> None:
     """Without dropout and batch norm, which see each pass alone; 61 rows, so that the last batch
-    cannot be shared evenly."""
+    cannot be shared evenly. A row's partner for mixup may be another process's."""
     changes = {"norm": False, "dropout": 0.0, "batch_size": 12, "optimizer": "sgd"}
+    changes["recipes"] = {**NO_RECIPES, "mixup": mixup}
     (one,) = start(tmp_path / "one", 1, "toy", **changes)
     ranks = start(tmp_path / "n", processes, "toy", accumulate=accumulate, **changes)
     assert len({rank["hash"] for rank in ranks}) == 1

@@ -14,6 +14,16 @@ from podium.models.networks import build_head
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.net import ClassificationNet
 
+NO_RECIPES = {
+    "autoaugment": 0.0,
+    "randaugment": 0.0,
+    "cutout": 0.0,
+    "random_erasing": 0.0,
+    "hide_and_seek": 0.0,
+    "grid_mask": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
 PLAIN = {
     "optimizer": "adamw",
     "momentum": 0.9,
@@ -29,6 +39,8 @@ PLAIN = {
     "label_smoothing": 0.0,
     "augment": "none",
     "flip": "none",
+    "recipes": NO_RECIPES,
+    "augment_until": 1.0,
     "views": 0,
     "unfreeze": [],
     "layer_decay": 1.0,

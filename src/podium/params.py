@@ -9,6 +9,7 @@ ruamel (YAML 1.2, DVC's own reader) makes `lr: 3e-4` a number; PyYAML would make
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -134,7 +135,11 @@ def _explain(path: Path, schema: type[BaseModel], detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{path}: {key} is missing: {detail['msg'].lower()}"
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{path}: {key}: expected {message}, got {detail['input']!r}"
+    known = (
+        re.findall(r"\w+", detail["ctx"]["expected"]) if detail["type"] == "literal_error" else []
+    )
+    near = did_you_mean(str(detail["input"]), known)
+    return f"{path}: {key}: expected {message}, got {detail['input']!r}{near}"
 
 
 def _siblings(schema: type[BaseModel], location: tuple[str, ...]) -> list[str]:

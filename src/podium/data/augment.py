@@ -10,27 +10,46 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from podium.data.decode import RGB
+from podium.data.presets import NO_PRESET, make_transforms
+from podium.data.recipes import NO_RECIPES, ImageRecipes, recipes_that_act
 from podium.runtime import derive_seed
 
 # (image, epoch, image_id, occurrence in this epoch) -> image of the same shape
 Augment = Callable[[RGB, int, str, int], RGB]
 
 
-def make_augment(preset: str, flip: str, seed: int, strength: float = 1.0) -> Augment | None:
-    """The augmentation that `train.augment` and `train.flip` name; None where both are `none`.
+def make_augment(
+    preset: str,
+    flip: str,
+    seed: int,
+    strength: float = 1.0,
+    recipes: ImageRecipes = NO_RECIPES,
+    recipe_epochs: int | None = None,
+) -> Augment | None:
+    """The augmentation that `train.augment`, `train.flip` and `train.recipes` name; None where all
+    are off.
 
-    `light` moves, turns and tints a little. Mirroring is a choice of its own, since a mirrored
-    digit or hand sign is another class and a mirrored lemon is a lemon. Several threads may call
-    the result at once.
+    Mirrors come first, then the preset, then the recipes. Mirroring is a choice of its own, since a
+    mirrored digit or hand sign is another class and a mirrored lemon is a lemon. Several threads
+    may call the result at once.
 
     Args:
-        preset: none | light.
+        preset: none, or one of augment_presets.yaml.
         flip: none | horizontal | both.
         seed: of all draws.
-        strength: > 0 .. 1, scales every range of the preset; mirrors are as frequent as ever.
+        strength: > 0 .. 1, scales every range of the preset; mirrors and recipes are as frequent
+            as ever.
+        recipes: probabilities.
+        recipe_epochs: recipes act in the epochs 1 .. this; None: in all.
+
+    Raises:
+        PodiumError: (when called) the preset names a transform or an argument that is not there.
     """
-    if preset == flip == "none":
+    acting = recipes_that_act(recipes)
+    if preset == flip == NO_PRESET and not acting:
         return None
     own = threading.local()  # a step holds its random state: each thread has its own steps
 
@@ -42,6 +61,13 @@ def make_augment(preset: str, flip: str, seed: int, strength: float = 1.0) -> Au
         for number, step in enumerate(own.steps):
             step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
             image = step(image=image)["image"]
+        if recipe_epochs is None or epoch <= recipe_epochs:
+            for name, probability, change in acting:
+                rng = np.random.default_rng(
+                    derive_seed(seed, "recipe", name, epoch, image_id, occurrence)
+                )
+                if rng.random() < probability:
+                    image = change(image, rng)
         return image
 
     return augment
@@ -57,21 +83,4 @@ def _make_steps(preset: str, flip: str, strength: float) -> list[Any]:
         steps.append(albumentations.HorizontalFlip(p=0.5))
     if flip == "both":
         steps.append(albumentations.VerticalFlip(p=0.5))
-    if preset == "light":
-        steps += [
-            albumentations.Affine(
-                scale=(1 - 0.1 * strength, 1 + 0.1 * strength),
-                rotate=(-15 * strength, 15 * strength),
-                translate_percent=(-0.05 * strength, 0.05 * strength),
-                border_mode=cv2.BORDER_REFLECT_101,
-                p=0.9,
-            ),
-            albumentations.ColorJitter(
-                brightness=0.15 * strength,
-                contrast=0.15 * strength,
-                saturation=0.15 * strength,
-                hue=0.02 * strength,
-                p=0.8,
-            ),
-        ]
-    return steps
+    return steps + make_transforms(preset, strength)

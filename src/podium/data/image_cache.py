@@ -7,7 +7,7 @@ In: manifest rows. Out: their pixels (N, size, size, 3), read from the disk when
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -68,6 +68,34 @@ def load_images(rows: pd.DataFrame, size_px: int, label: str) -> StoredRows:
         return stored.shape == shape and stored.dtype == np.uint8
 
     return StoredRows(get_or_make(key, ".npy", make, check))
+
+
+class FileImages:
+    """Images that are decoded when they are asked for and then kept: for few of many.
+
+    Args:
+        paths: N files.
+        size_px: side of the square.
+    """
+
+    def __init__(self, paths: Sequence[str], size_px: int) -> None:
+        self._paths, self._size_px = paths, size_px
+        self._decoded: dict[int, RGB] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: int | Sequence[int]) -> RGB:
+        """uint8 (size_px, size_px, 3) for a number, else (n, size_px, size_px, 3).
+
+        Raises:
+            PodiumError: the file is gone.
+        """
+        if not isinstance(key, int):
+            return np.stack([self[number] for number in key])
+        if key not in self._decoded:
+            self._decoded[key] = _decode(self._paths[key], self._size_px)
+        return self._decoded[key]
 
 
 def _decode_all(paths: list[str], size_px: int) -> Iterator[RGB]:

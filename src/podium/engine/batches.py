@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podium.data.augment import Augment
-from podium.data.image_cache import Images
+from podium.data.image_cache import FileImages, Images
 from podium.data.preprocessing import Preprocessing
 from podium.data.stored_rows import StoredRows
 from podium.runtime import derive_seed
@@ -41,6 +41,11 @@ class Source(Protocol):
 
     def plain_inputs(self, rows: Sequence[int]) -> Inputs:
         """Inputs to judge by: nothing random."""
+
+
+def view_number(epoch: int, occurrence: int, n_views: int) -> int:
+    """The view, from 0, that a use of an image in an epoch learns on."""
+    return (epoch - 1 + occurrence) % n_views
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class FeatureSource:
         count = len(self.plain)
         n_views = len(self.views) // count
         numbers = [
-            (epoch - 1 + occurrence) % n_views * count + row
+            view_number(epoch, occurrence, n_views) * count + row
             for row, occurrence in zip(rows, occurrences, strict=True)
         ]
         return self.views[numbers].astype(np.float32)
@@ -90,8 +95,8 @@ class ImageSource:
         augment: None: learn from the images as they are.
     """
 
-    images: Images
-    judged_images: Images
+    images: Images | FileImages
+    judged_images: Images | FileImages
     image_ids: Sequence[str]
     preprocessing: Preprocessing
     augment: Augment | None

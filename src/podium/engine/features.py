@@ -26,6 +26,7 @@ from paddle import nn
 
 from podium.data.augment import make_augment
 from podium.data.image_cache import Images, load_images, readable_rows
+from podium.data.recipes import NO_RECIPES, ImageRecipes
 from podium.data.stored_rows import StoredRows, write_rows
 from podium.engine.batches import FeatureSource, ImageSource, Source, prefetch
 from podium.engine.inference import Outputs, Predictor, export
@@ -51,6 +52,7 @@ class FeatureRecipe:
     augment: str
     flip: str
     seed: int
+    recipes: ImageRecipes = NO_RECIPES
 
 
 def write_features(
@@ -158,7 +160,7 @@ def _read(source: Source, batch: tuple[int, range]) -> npt.NDArray[np.float32]:
 def _make_source(
     images: Images, image_ids: Sequence[str], recipe: FeatureRecipe, size_px: int, strength: float
 ) -> ImageSource:
-    augment = make_augment(recipe.augment, recipe.flip, recipe.seed, strength)
+    augment = make_augment(recipe.augment, recipe.flip, recipe.seed, strength, recipe.recipes)
     preprocessing = make_preprocessing(recipe.trunk, size_px)
     return ImageSource(images, images, image_ids, preprocessing, augment)
 

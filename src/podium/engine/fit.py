@@ -18,7 +18,7 @@ from podium.data.augment import make_augment
 from podium.data.image_cache import load_images, readable_rows
 from podium.engine.batches import ImageSource, Source
 from podium.engine.features import load_features
-from podium.engine.phases import ALL, HEAD, Phase, make_plan
+from podium.engine.phases import ALL, HEAD, Phase, check_recipes, count_recipe_epochs, make_plan
 from podium.engine.runs import Run
 from podium.engine.training import Job, Part, Recipe, Trained, TrainingData, train
 from podium.engine.weights import State, read_state
@@ -135,14 +135,13 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     inputs, model, recipe, data_task = job.inputs, job.model, job.recipe, job.data_task
     rows = readable_rows(inputs.manifest, "train")
     image_ids: list[str] = rows["image_id"].tolist()
-    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     val_ids = inputs.splits.loc[inputs.splits["fold"] == fold, "image_id"].tolist()
-    train_rows = _find_rows(inputs.train_lists[fold], row_of, "data/train_list.csv")
+    train_rows = find_rows(inputs.train_lists[fold], image_ids, "data/train_list.csv")
     data = TrainingData(
         image_ids=image_ids,
         targets=data_task.training_targets(rows["label"].tolist(), rows["soft_label"].tolist()),
         train_rows=np.array(train_rows, np.int64),
-        val_rows=_find_rows(val_ids, row_of, "data/splits.csv"),
+        val_rows=find_rows(val_ids, image_ids, "data/splits.csv"),
         score=lambda outputs, targets: data_task.score(data_task.predictions(outputs), targets),
     )
 
@@ -170,6 +169,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     plan = make_plan(
         model.freeze, model.pretrained, params.unfreeze, params.size_schedule, job.image_size_px
     )
+    check_recipes(plan, params.recipes, params.views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
     training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints):
@@ -179,11 +179,17 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     return Fitted(state, card, trained)
 
 
-def _find_rows(image_ids: Sequence[str], row_of: dict[str, int], name: str) -> list[int]:
-    missing = [image_id for image_id in image_ids if image_id not in row_of]
+def find_rows(wanted: Sequence[str], image_ids: Sequence[str], name: str) -> list[int]:
+    """The places of the `wanted` among `image_ids`.
+
+    Raises:
+        PodiumError: one has none; `name` is the file that wants it.
+    """
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+    missing = [image_id for image_id in wanted if image_id not in row_of]
     if missing:
         raise PodiumError(f"{name} names {missing[0]!r}, which the manifest lacks: run `dvc repro`")
-    return [row_of[image_id] for image_id in image_ids]
+    return [row_of[image_id] for image_id in wanted]
 
 
 def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase) -> Source:
@@ -195,7 +201,14 @@ def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase) -> Source:
         judged_images=load_images(rows, job.image_size_px, "decode train"),
         image_ids=rows["image_id"].tolist(),
         preprocessing=make_preprocessing(job.model.name, phase.image_size_px),
-        augment=make_augment(params.augment, params.flip, job.recipe.seed, phase.strength),
+        augment=make_augment(
+            params.augment,
+            params.flip,
+            job.recipe.seed,
+            phase.strength,
+            params.recipes.of_images(),
+            count_recipe_epochs(params.augment_until, job.recipe.epochs),
+        ),
     )
 
 

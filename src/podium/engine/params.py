@@ -6,7 +6,10 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
+from podium.data.presets import preset_names
+from podium.data.recipes import ImageRecipes
 from podium.params import ImageSize, Section
 
 
@@ -21,6 +24,32 @@ Start = Annotated[float, Field(ge=0, lt=1)]
 StepShare = Annotated[float, Field(gt=0, lt=1)]
 SizeStep = Annotated[tuple[Start, ImageSize], BeforeValidator(_as_pair)]
 PartStep = Annotated[tuple[Start, Literal["head", "top", "all"]], BeforeValidator(_as_pair)]
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecipeParams(Section):
+    """How probable each augmentation recipe is: for an image, or (the last two) for a batch."""
+
+    autoaugment: Probability
+    randaugment: Probability
+    cutout: Probability
+    random_erasing: Probability
+    hide_and_seek: Probability
+    grid_mask: Probability
+    mixup: Probability
+    cutmix: Probability
+
+    @model_validator(mode="after")
+    def _check_mixing(self) -> RecipeParams:
+        if self.mixup + self.cutmix > 1 + 1e-9:
+            raise ValueError("train.recipes.mixup + cutmix at most 1: a batch is mixed one way")
+        return self
+
+    def of_images(self) -> ImageRecipes:
+        """Those that change one image."""
+        return ImageRecipes(**self.model_dump(exclude={"mixup", "cutmix"}))
 
 
 class TrainParams(Section):
@@ -40,8 +69,12 @@ class TrainParams(Section):
     focal_gamma: Annotated[float, Field(ge=0, le=10)]
     class_weights: Literal["none", "balanced", "effective"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    augment: Literal["none", "light"]
+    # A preset of src/podium/data/augment_presets.yaml, or none.
+    augment: str
     flip: Literal["none", "horizontal", "both"]
+    recipes: RecipeParams
+    # The share of the epochs in which recipes act; the last ones see what the preset leaves.
+    augment_until: Annotated[float, Field(gt=0, le=1)]
     # Augmented views of each training image that a frozen trunk sees; 0: the plain image.
     views: Annotated[int, Field(ge=0, le=64)]
     # [share of the epochs, part that learns from there on]; empty: all that model.freeze allows.
@@ -62,6 +95,14 @@ class TrainParams(Section):
     accumulate: Annotated[int, Field(ge=1, le=256)]
     # Optimiser steps between checkpoints within an epoch; 0: at the end of each epoch only.
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)]
+
+    @field_validator("augment")
+    @classmethod
+    def _check_preset(cls, name: str) -> str:
+        names = preset_names()
+        if name not in names:
+            raise PydanticKnownError("literal_error", {"expected": " | ".join(names)})
+        return name
 
     @field_validator("unfreeze", "size_schedule")
     @classmethod

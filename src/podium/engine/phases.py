@@ -8,9 +8,12 @@ Progressive resizing with a regularisation that grows with the size: Tan & Le, E
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from podium.data.recipes import ImageRecipes, recipes_that_act
+from podium.engine.params import RecipeParams
 from podium.errors import PodiumError
 
 HEAD, TOP, ALL = "head", "top", "all"
@@ -83,3 +86,50 @@ def make_plan(
 def phase_of(plan: tuple[Phase, ...], epoch: int, epochs: int) -> Phase:
     """The phase of epoch `epoch` (from 1) of `epochs`."""
     return next(phase for phase in reversed(plan) if phase.start <= (epoch - 1) / epochs)
+
+
+def count_recipe_epochs(until: float, epochs: int) -> int:
+    """The epochs, from the first on, in which recipes act: those that begin before the share
+    `until` of `epochs` is over."""
+    return math.ceil(round(until * epochs, 6))
+
+
+def check_image_recipes(plan: tuple[Phase, ...], recipes: ImageRecipes, views: int) -> None:
+    """Refuse recipes for images that nobody would see.
+
+    Raises:
+        PodiumError: all phases learn on features of plain images.
+    """
+    acting = recipes_that_act(recipes)
+    if acting and views == 0 and all(phase.part != ALL for phase in plan):
+        name = acting[0][0]
+        raise PodiumError(
+            f"params.yaml: train.recipes.{name}: expected 0 while model.freeze holds layers and "
+            f"train.views is 0, got {acting[0][1]:g}: frozen layers see plain images then; set "
+            "train.views, or model.freeze: none"
+        )
+
+
+def check_recipes(plan: tuple[Phase, ...], recipes: RecipeParams, views: int, until: float) -> None:
+    """Refuse recipes that cannot act as params say.
+
+    Raises:
+        PodiumError: as `check_image_recipes`; images to cut where no phase sees any; recipes in
+            views that would have to be made twice.
+    """
+    images = recipes.of_images()
+    check_image_recipes(plan, images, views)
+    if recipes.cutmix and all(phase.part != ALL for phase in plan):
+        raise PodiumError(
+            f"params.yaml: train.recipes.cutmix: expected 0 while model.freeze holds layers, got "
+            f"{recipes.cutmix:g}: it cuts images, and frozen layers are through with them; mixup "
+            "mixes features, too; or set model.freeze: none"
+        )
+    ends = [*(phase.start for phase in plan[1:]), 1.0]
+    is_late = any(phase.part != ALL and end > until for phase, end in zip(plan, ends, strict=True))
+    if views and is_late and recipes_that_act(images):
+        raise PodiumError(
+            f"params.yaml: train.augment_until: expected 1.0 while frozen layers see recipes in "
+            f"train.views, got {until:g}: views are computed once; set the recipes of images to 0, or "
+            "train.views: 0, or let all layers learn before that share (train.unfreeze)"
+        )

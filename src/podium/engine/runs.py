@@ -103,14 +103,12 @@ def make_training_key(params: Params, code: Iterable[Path], data: Iterable[Path]
 
     Args:
         params: what the training reads of params.yaml.
-        code: Python files, and folders of them.
+        code: files, and folders: of these Python and YAML count.
         data: files; one that is missing has no content.
     """
     digest = hashlib.blake2b(digest_size=16)
     files = [
-        file
-        for path in (*code, *data)
-        for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
+        file for path in (*code, *data) for file in (_code_in(path) if path.is_dir() else [path])
     ]
     said = params.model_dump_json(exclude={"train": {"checkpoint_every"}})
     parts = [said.encode("utf-8"), cpu_class().encode(), paddle.__version__.encode()]
@@ -119,3 +117,7 @@ def make_training_key(params: Params, code: Iterable[Path], data: Iterable[Path]
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
+
+
+def _code_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".yaml"))

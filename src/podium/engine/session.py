@@ -28,11 +28,20 @@ _JUDGED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Pass:
-    """A part of a step's batch: inputs, targets, and its share of the batch's rows."""
+    """A part of a step's batch.
+
+    Attributes:
+        inputs, targets: (n, ...).
+        share: of the batch's rows, > 0 .. 1.
+        mixed_in: the targets of what is mixed into the inputs; None: nothing is.
+        kept: the weight of the loss against `targets`, 0..1; the rest is that of `mixed_in`.
+    """
 
     inputs: Inputs
     targets: npt.NDArray[Any]
     share: float
+    mixed_in: npt.NDArray[Any] | None = None
+    kept: float = 1.0
 
 
 class Session:
@@ -146,11 +155,17 @@ class Session:
             paddle.seed(seed(number))
             with paddle.amp.auto_cast(enable=self._amp):
                 outputs = self._trainee(paddle.to_tensor(part.inputs))
-            loss = self._task.loss(outputs.astype("float32"), paddle.to_tensor(part.targets))
-            loss = loss * part.share
+            loss = self._loss_of(part, outputs.astype("float32")) * part.share
             self._scaler.scale(loss).backward()
             total += float(loss)
         return total
+
+    def _loss_of(self, part: Pass, outputs: paddle.Tensor) -> paddle.Tensor:
+        loss = self._task.loss(outputs, paddle.to_tensor(part.targets))
+        if part.mixed_in is None:
+            return loss
+        other = self._task.loss(outputs, paddle.to_tensor(part.mixed_in))
+        return part.kept * loss + (1 - part.kept) * other
 
     def exchange(self, loss: float, stop: bool) -> tuple[float, bool]:
         """Add up gradients and loss over the ranks, and average batch-norm statistics.

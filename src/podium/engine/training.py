@@ -31,9 +31,10 @@ from podium.engine.batches import (
 )
 from podium.engine.checkpoint import Checkpoints, Progress, Snapshot
 from podium.engine.curves import EpochRow
+from podium.engine.mixing import Mix, draw_mix, read_mixed
 from podium.engine.optimization import build_optimizer, learning_rate
 from podium.engine.params import RuntimeParams, TrainParams
-from podium.engine.phases import Phase, phase_of
+from podium.engine.phases import ALL, Phase, count_recipe_epochs, phase_of
 from podium.engine.processes import Alone, Group
 from podium.engine.session import Pass, Session
 from podium.engine.soup import Ingredients
@@ -111,6 +112,24 @@ class Trained:
     best_score: float
     curve: list[EpochRow]
     soup: tuple[int, ...] = ()
+
+
+def mix_of_step(
+    recipe: Recipe, plan: tuple[Phase, ...], epoch: int, step: int, n_rows: int
+) -> Mix | None:
+    """How a step's batch is mixed; None: not at all.
+
+    Args:
+        epoch: from 1.
+        step: from 0 over all epochs.
+        n_rows: of the step's batch.
+    """
+    params = recipe.params
+    if epoch > count_recipe_epochs(params.augment_until, recipe.epochs):
+        return None
+    sees_images = phase_of(plan, epoch, recipe.epochs).part == ALL
+    cutmix = params.recipes.cutmix if sees_images else 0.0
+    return draw_mix(params.recipes.mixup, cutmix, recipe.seed, step, n_rows)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -371,17 +390,25 @@ class _Loop:
         recipe, group, data = self._job.recipe, self._group, self._job.data
         per_rank = recipe.params.accumulate
 
-        def make(batch: tuple[list[int], list[int]]) -> tuple[list[int], list[Pass]]:
-            rows, occurrences = batch
+        def make(
+            batch: tuple[int, tuple[list[int], list[int]]],
+        ) -> tuple[list[int], list[Pass]]:
+            number, (rows, occurrences) = batch
+            step = (epoch - 1) * self._steps + number
+            mix = mix_of_step(recipe, self._job.plan, epoch, step, len(rows))
             parts = split_batch(len(rows), per_rank * group.size)
             passes = []
             for part in parts[group.rank * per_rank : (group.rank + 1) * per_rank]:
-                own = rows[part.start : part.stop]
-                inputs = source.training_inputs(own, occurrences[part.start : part.stop], epoch)
-                passes.append(Pass(inputs, data.targets[own], len(own) / len(rows)))
+                mixed = read_mixed(source, rows, occurrences, epoch, part, mix)
+                targets = data.targets[rows[part.start : part.stop]]
+                mixed_in = None if mixed.partners is None else data.targets[mixed.partners]
+                share = len(part) / len(rows)
+                passes.append(Pass(mixed.inputs, targets, share, mixed_in, mixed.kept))
             return rows, passes
 
-        batches = list(epoch_batches(data.train_rows, recipe.batch_size, recipe.seed, epoch))
+        batches = list(
+            enumerate(epoch_batches(data.train_rows, recipe.batch_size, recipe.seed, epoch))
+        )
         threads = 1 if recipe.runtime.device == "cpu" else min(8, available_cores())
         return prefetch(batches[skip:], make, threads)
 
