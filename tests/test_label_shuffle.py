@@ -25,6 +25,7 @@ from podium.data.label_shuffle import (
     rows_per_class,
     write_train_lists,
 )
+from podium.data.manifest import COLUMNS
 from podium.errors import PodiumError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,7 +155,7 @@ data: {subset: 1.0}
 split: {folds: 5, val_fold: 1}
 label_shuffle: {balance: 1.0}
 """
-HEADER = "image_id,listed_id,path,sha256,pixel_hash,width,height,label,group_id,source,problem"
+HEADER = ",".join(COLUMNS)
 
 
 def write_manifest(folder: Path, sizes: dict[str, int]) -> None:
@@ -162,10 +163,10 @@ def write_manifest(folder: Path, sizes: dict[str, int]) -> None:
     ids, labels = make_rows(sizes)
     groups = [ids[number - number % 3 // 2] for number in range(len(ids))]
     rows = [
-        f"{name},{name},raw/{name},{number:064x},{number:x},9,9,{label},{group},train,"
+        f"{name},{name},raw/{name},{number:064x},{number:x},9,9,{label},,{group},train,"
         for number, (name, label, group) in enumerate(zip(ids, labels, groups, strict=True))
     ]
-    rows = [*sorted(rows), f"test 0,test 0,raw/test 0,{99999:064x},f,9,9,,test 0,test,"]
+    rows = [*sorted(rows), f"test 0,test 0,raw/test 0,{99999:064x},f,9,9,,,test 0,test,"]
     (folder / "data").mkdir()
     (folder / "data/manifest.csv").write_text("\n".join([HEADER, *rows]) + "\n")
 
