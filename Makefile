@@ -34,7 +34,7 @@ bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/eda_speed.py
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/training_speed.py
-	@$(BIN)/python benchmarks/real_data.py --only lemon
+	@$(BIN)/python benchmarks/real_data.py --only lemon --head
 	@$(BIN)/python benchmarks/kills.py
 
 check-real: $(STAMP)  ## the real competitions beside the repository, where they are
