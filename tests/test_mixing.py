@@ -222,7 +222,13 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingInputs:
 
 def sheet(inputs: TrainingInputs, freeze: str, epochs: int = 6, **changes: Any) -> bytes:
     model = ModelParams(
-        name="efficientnet_lite0", pretrained=True, freeze=freeze, top_layers=6, dropout=0.0
+        name="efficientnet_lite0",
+        pretrained=True,
+        freeze=freeze,
+        top_layers=6,
+        dropout=0.0,
+        weights=None,
+        allow_download=False,
     )
     recipes = {**NO_RECIPES, **changes.pop("recipes", {})}
     how = recipe(epochs=epochs, batch_size=4, recipes=recipes, **changes)
