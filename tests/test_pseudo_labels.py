@@ -153,6 +153,7 @@ def test_two_rounds_in_one_repro(finished: tuple[Path, str]) -> None:
     assert "up to date" in run(clone, "dvc", "repro", "train")
 
 
+@pytest.mark.slow
 @pytest.mark.dag
 @pytest.mark.parametrize("place", ["fold0", "fold0-round2"])
 def test_a_kill_in_either_round_changes_no_byte(

@@ -72,6 +72,7 @@ def test_a_file_is_a_dependency_and_stands_in_the_card(clone: Path) -> None:
     assert line.startswith(f"error: features: {OLD}: expected a .safetensors file")
 
 
+@pytest.mark.slow
 def test_a_zoo_net_goes_on_from_a_file_with_its_first_layers_frozen(clone: Path) -> None:
     """On two processes; frozen layers stay as the file has them, the others do not."""
     paddle.seed(3)
