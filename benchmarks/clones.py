@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -40,17 +39,6 @@ def run(folder: Path, *words: str) -> str:
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)} failed in {folder}:\n{done.stdout}\n{done.stderr}")
     return done.stdout
-
-
-def set_param(clone: Path, key: str, value: str) -> None:
-    """Change the only line `key: ...` of the clone's params.yaml."""
-    path = clone / "params.yaml"
-    text, found = re.subn(
-        rf"(?m)^( *{key}:) \S+", rf"\g<1> {value}", path.read_text(encoding="utf-8")
-    )
-    if found != 1:
-        sys.exit(f"{path} has {found} keys named {key}")
-    path.write_text(text, encoding="utf-8")
 
 
 def set_params(clone: Path, changes: Mapping[str, Any]) -> None:
