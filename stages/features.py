@@ -54,7 +54,7 @@ def main() -> None:
         grid_mask=params.train.recipes.grid_mask,
     )
     manifest = load_manifest(Path("data/manifest.csv"))
-    views = count_views(params.train.views, len(readable_rows(manifest, "train")))
+    views = count_views(plan, params.train.views, len(readable_rows(manifest, "train")))
     check_image_recipes(plan, recipes, views)
     recipe = FeatureRecipe(
         trunk=params.model.name,

@@ -15,8 +15,10 @@ from PIL import Image, ImageOps
 
 from podium.data import policies
 from podium.data.augment import Augment, make_augment
+from podium.data.preprocessing import Preprocessing
 from podium.data.presets import NO_PRESET, build_transforms, preset_names
 from podium.data.recipes import ImageRecipes, recipes_that_act
+from podium.engine.batches import ImageSource, ViewedImages
 from podium.engine.features import FeatureRecipe, _make_source
 from podium.engine.params import RecipeParams, TrainParams
 from podium.engine.phases import check_image_recipes, check_recipes, count_recipe_epochs, make_plan
@@ -333,6 +335,22 @@ def test_operations_without_a_sign() -> None:
         assert np.array_equal(np.asarray(policies._OPERATIONS[name](image, 0.5)), expected)
 
 
+def test_a_list_expanded_ahead_shows_each_picture_again() -> None:
+    """`train.views: 2` where all layers learn: two pictures by seed and recipe, whatever the epoch."""
+    images = np.stack([PICTURE, PICTURE])
+    augment = make_augment("none", "none", 0, recipes=ImageRecipes(random_erasing=1.0))
+    size = PICTURE.shape[0]
+    as_pixels = Preprocessing(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    source = ViewedImages(ImageSource(images, images, ["a", "b"], as_pixels, augment), 2)
+
+    def see(epoch: int, occurrence: int) -> bytes:
+        return source.training_inputs([0, 1], [occurrence, 0], epoch).tobytes()
+
+    assert see(1, 0) == see(3, 0) == see(5, 2)
+    assert see(2, 0) == see(4, 0) != see(1, 0)
+    assert see(1, 1) != see(1, 0), "a second use in one epoch is the next picture"
+
+
 def test_views_of_frozen_layers_hold_recipes() -> None:
     images = PICTURE[None]
     made = [
@@ -417,6 +435,7 @@ WHOLE = make_plan("none", True, [], [], 32)
         (FROZEN, {"cutmix": 0.5}, 4, 1.0, r"train\.recipes\.cutmix: expected 0 while"),
         (FROZEN, {"cutout": 0.5}, 4, 0.5, r"train\.augment_until: expected 1\.0 .* got 0\.5"),
         (LATER_ALL, {"cutout": 0.5}, 4, 0.4, r"train\.augment_until: expected 1\.0 .* got 0\.4"),
+        (WHOLE, {"cutout": 0.5}, 4, 0.9, r"train\.augment_until: expected 1\.0 .* got 0\.9"),
     ],
 )
 def test_recipes_that_cannot_act_are_refused(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from podium.data.params import SplitParams
 from podium.engine.fit import choose_epochs
 from podium.engine.params import TrainParams
-from podium.engine.phases import count_views
+from podium.engine.phases import count_views, make_plan
 from podium.errors import PodiumError, ProblemsError
 from podium.params import Epochs, LearningRate, Params, Seed, load_params
 
@@ -134,4 +134,12 @@ def test_auto_epochs_show_a_net_as_many_pictures_whatever_the_list() -> None:
 def test_auto_views_are_fewer_where_images_are_many(
     views: int | None, n_images: int, count: int
 ) -> None:
-    assert count_views(views, n_images) == count
+    plan = make_plan("trunk", True, [], [], 32)
+    assert count_views(plan, views, n_images) == count
+
+
+@pytest.mark.parametrize(("views", "count"), [(None, 0), (0, 0), (4, 4)])
+def test_where_nothing_is_frozen_only_a_number_fixes_the_pictures(
+    views: int | None, count: int
+) -> None:
+    assert count_views(make_plan("none", True, [], [], 32), views, 800) == count

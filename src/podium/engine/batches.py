@@ -121,6 +121,40 @@ class ImageSource:
         return self.preprocessing.apply(self.judged_images[rows])
 
 
+@dataclass(frozen=True)
+class ViewedImages:
+    """Images of which a training sees so many fixed views: what frozen layers see, or a training
+    list that was expanded ahead.
+
+    Attributes:
+        images: augmented afresh for each epoch.
+        n_views: as in `train.views`; 0: the images as they are.
+    """
+
+    images: ImageSource
+    n_views: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def training_inputs(
+        self, rows: Sequence[int], occurrences: Sequence[int], epoch: int
+    ) -> Inputs:
+        """The epoch's views; view v was drawn as epoch v + 1 of the images would be."""
+        if not self.n_views:
+            return self.images.plain_inputs(rows)
+        return np.concatenate(
+            [
+                self.images.training_inputs([row], [0], view_number(epoch, use, self.n_views) + 1)
+                for row, use in zip(rows, occurrences, strict=True)
+            ]
+        )
+
+    def plain_inputs(self, rows: Sequence[int]) -> Inputs:
+        """The images as they are."""
+        return self.images.plain_inputs(rows)
+
+
 def epoch_batches(
     train_rows: Rows, batch_size: int, seed: int, epoch: int
 ) -> Iterator[tuple[list[int], list[int]]]:

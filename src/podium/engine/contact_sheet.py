@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -23,12 +22,11 @@ from podium.data.image_cache import FileImages, readable_rows
 from podium.data.preprocessing import Preprocessing
 from podium.engine.batches import (
     ImageSource,
-    Inputs,
     Rows,
     Source,
+    ViewedImages,
     count_steps,
     epoch_batches,
-    view_number,
 )
 from podium.engine.fit import TrainingInputs, find_rows
 from podium.engine.mixing import Mix, read_mixed
@@ -37,6 +35,7 @@ from podium.engine.phases import (
     Phase,
     count_recipe_epochs,
     count_views,
+    is_whole,
     make_plan,
     phase_of,
 )
@@ -80,7 +79,9 @@ def draw_inputs(
         images = FileImages(paths, phase.image_size_px)
         as_pixels = Preprocessing(phase.image_size_px, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         source = ImageSource(images, images, image_ids, as_pixels, augment)
-        return _Views(source, count_views(params.views, len(rows))) if is_frozen else source
+        n_views = count_views(plan, params.views, len(rows))
+        is_fixed = is_frozen or (is_whole(plan) and n_views > 0)
+        return ViewedImages(source, n_views) if is_fixed else source
 
     def phase_in(epoch: int) -> Phase:
         return phase_of(plan, epoch, recipe.epochs)
@@ -98,39 +99,6 @@ def draw_inputs(
         lambda epoch: source_in(phase_in(epoch)),
         mix_of,
     )
-
-
-@dataclass(frozen=True)
-class _Views:
-    """The images behind the features of frozen layers.
-
-    Attributes:
-        images: augmented afresh for each epoch.
-        n_views: as in `train.views`.
-    """
-
-    images: ImageSource
-    n_views: int
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def training_inputs(
-        self, rows: Sequence[int], occurrences: Sequence[int], epoch: int
-    ) -> Inputs:
-        """The epoch's views; view v was drawn as epoch v + 1 of the images would be."""
-        if not self.n_views:
-            return self.images.plain_inputs(rows)
-        return np.concatenate(
-            [
-                self.images.training_inputs([row], [0], view_number(epoch, use, self.n_views) + 1)
-                for row, use in zip(rows, occurrences, strict=True)
-            ]
-        )
-
-    def plain_inputs(self, rows: Sequence[int]) -> Inputs:
-        """The images as they are."""
-        return self.images.plain_inputs(rows)
 
 
 def make_contact_sheet(

@@ -16,7 +16,7 @@ from paddle import nn
 
 from podium.data.augment import make_augment
 from podium.data.image_cache import load_images, readable_rows
-from podium.engine.batches import ImageSource, Source
+from podium.engine.batches import ImageSource, Source, ViewedImages
 from podium.engine.features import check_same_start, load_features
 from podium.engine.phases import (
     ALL,
@@ -25,6 +25,7 @@ from podium.engine.phases import (
     check_recipes,
     count_recipe_epochs,
     count_views,
+    is_whole,
     make_plan,
 )
 from podium.engine.runs import Run
@@ -170,7 +171,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
             trainee = UpperNetwork(network, model.top_layers)
         if run.group.rank:
             run.group.barrier()  # rank 0 decodes what is not in the store yet
-        source = _make_source(job, rows, phase)
+        source = _make_source(job, rows, phase, n_views if is_whole(plan) else 0)
         if not run.group.rank:
             run.group.barrier()
         return Part(network, trainee, depth_of, source)
@@ -179,7 +180,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     plan = make_plan(
         model.freeze, model.starts_trained, params.unfreeze, params.size_schedule, job.image_size_px
     )
-    n_views = count_views(params.views, len(rows))
+    n_views = count_views(plan, params.views, len(rows))
     check_recipes(plan, params.recipes, n_views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
     training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
@@ -203,11 +204,11 @@ def find_rows(wanted: Sequence[str], image_ids: Sequence[str], name: str) -> lis
     return [row_of[image_id] for image_id in wanted]
 
 
-def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase) -> Source:
+def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase, n_fixed_views: int) -> Source:
     if phase.part != ALL:
         return load_features(job.inputs.features, phase, len(rows), job.image_size_px)
     params = job.recipe.params
-    return ImageSource(
+    source = ImageSource(
         images=load_images(rows, phase.image_size_px, "decode train"),
         judged_images=load_images(rows, job.image_size_px, "decode train"),
         image_ids=rows["image_id"].tolist(),
@@ -221,6 +222,7 @@ def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase) -> Source:
             count_recipe_epochs(params.augment_until, job.recipe.epochs),
         ),
     )
+    return ViewedImages(source, n_fixed_views) if n_fixed_views else source
 
 
 def _load_start(features: Path, model: ModelParams, run: Run) -> InitialWeights | None:

@@ -78,6 +78,7 @@ class TrainParams(Section):
     # The share of the epochs in which recipes act; the last ones see what the preset leaves.
     augment_until: Annotated[float, Field(gt=0, le=1)]
     # Augmented views of each training image that a frozen trunk sees; 0: the plain image. None: auto.
+    # Nothing frozen: fixed pictures of each image; 0, auto: each epoch draws its own.
     views: Annotated[Annotated[int, Field(ge=0, le=64)] | None, Auto]
     # [share of the epochs, part that learns from there on]; empty: all that model.freeze allows.
     unfreeze: list[PartStep]

@@ -95,9 +95,20 @@ def count_recipe_epochs(until: float, epochs: int) -> int:
     return math.ceil(round(until * epochs, 6))
 
 
-def count_views(views: int | None, n_images: int) -> int:
-    """What `train.views: auto` (None) means: 6, or as few as 2 where the images are many, since each
-    of them costs a run through the frozen layers."""
+def is_whole(plan: Sequence[Phase]) -> bool:
+    """Whether all layers learn from the first epoch on."""
+    return all(phase.part == ALL for phase in plan)
+
+
+def count_views(plan: Sequence[Phase], views: int | None, n_images: int) -> int:
+    """The fixed pictures of each image that a training sees.
+
+    Frozen layers: `train.views`; auto (None) means 6, or as few as 2 where the images are many, since
+    each of them costs a run through those layers. Nothing frozen: a training list expanded ahead to
+    `train.views` pictures of each image; 0 and auto mean none, every epoch draws anew.
+    """
+    if is_whole(plan):
+        return views or 0
     return views if views is not None else min(6, max(2, 40_000 // max(1, n_images)))
 
 
@@ -134,9 +145,9 @@ def check_recipes(plan: tuple[Phase, ...], recipes: RecipeParams, views: int, un
         )
     ends = [*(phase.start for phase in plan[1:]), 1.0]
     is_late = any(phase.part != ALL and end > until for phase, end in zip(plan, ends, strict=True))
-    if views and is_late and recipes_that_act(images):
+    if views and (is_late or (is_whole(plan) and until < 1)) and recipes_that_act(images):
         raise PodiumError(
-            f"params.yaml: train.augment_until: expected 1.0 while frozen layers see recipes in "
-            f"train.views, got {until:g}: views are computed once; or set the recipes of images "
-            "to 0, or let all layers learn by that share (train.unfreeze)"
+            f"params.yaml: train.augment_until: expected 1.0 while recipes act in train.views, got "
+            f"{until:g}: views are drawn once; or set the recipes of images to 0, or let all "
+            "layers learn by that share (train.unfreeze)"
         )
