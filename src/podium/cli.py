@@ -76,6 +76,12 @@ def _make_parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score a submission to the demo competition")
     score.add_argument("submission", type=Path)
 
+    log = commands.add_parser("log-score", help="note a submission's public score; plot them all")
+    log.add_argument("submission", nargs="?", type=Path, help="the file that was handed in")
+    log.add_argument("public", nargs="?", type=float, help="its public score, as 0.981")
+    log.add_argument("--at", help="when it was handed in, UTC (now), as 2026-11-26T14:05")
+    log.add_argument("--plot", action="store_true", help="draw public against val")
+
     repro = commands.add_parser("repro-check", help="the DAG in two clean clones, compared by hash")
     repro.add_argument("--subset", type=float, default=0.25, help="data.subset there (0.25)")
     repro.add_argument("--keep", action="store_true", help="leave the clones and say where")
@@ -104,6 +110,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         score(arguments.submission, root)
         return 0
+    if command == "log-score":
+        _log_score(arguments, root)
+        return 0
     if command == "repro-check":
         from podium.commands.repro_check import repro_check
 
@@ -115,10 +124,11 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     os.chdir(root)
     if command == "check":
         from podium.params import load_params
-        from podium.schema import AllParams
+        from podium.schema import AllParams, check_rules
 
-        load_params(AllParams)
-        print("params.yaml: all keys known, all values in range")
+        for line in check_rules(load_params(AllParams)):
+            print(line)
+        print("params.yaml: all keys known, all values in range, nothing that the rules forbid")
         return 0
     from podium.commands.run import run
 
@@ -154,6 +164,17 @@ def _init(arguments: argparse.Namespace, root: Path) -> None:
         )
         lines = init_competition(arguments.path, root, choice, link=not arguments.copy).lines
     print("\n".join(lines))
+
+
+def _log_score(arguments: argparse.Namespace, root: Path) -> None:
+    from podium.commands.log_score import log_score, plot_ledger
+
+    if arguments.public is not None:
+        log_score(root, arguments.submission, arguments.public, arguments.at)
+    elif arguments.submission is not None or not arguments.plot:
+        raise PodiumError("log-score: expected FILE and its public SCORE, or --plot alone")
+    if arguments.plot:
+        plot_ledger(root)
 
 
 def _run_own_code(root: Path) -> None:
