@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, else dvc's or Python's."""
+    with contextlib.suppress(PodiumError):  # help and version are to be had anywhere
+        _run_own_code(find_root(Path.cwd()))  # first: another tree's code knows other words
     arguments = _make_parser().parse_args(words)
     try:
         code = _dispatch(arguments)
@@ -93,7 +96,6 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     root = find_root(Path.cwd())
-    _run_own_code(root)
     command = arguments.command
     if command == "predict":
         from podium.commands.predict import predict

@@ -101,8 +101,8 @@ def plot_ledger(root: Path) -> None:
         )
     write_bytes(root / PLOT_FILE, draw_ledger(shown))
     left_out = len(entries) - len(shown)
-    note = f" ({left_out} of another metric, or without a val score, left out)" if left_out else ""
-    print(f"{PLOT_FILE}: {len(shown)} submissions, {shown[-1].metric}{note}")
+    note = " (the others are of another metric, or without a val score)" if left_out else ""
+    print(f"{PLOT_FILE}: {len(shown)} of {len(entries)} rows, {shown[-1].metric}{note}")
     print(describe_correlation(shown))
 
 

@@ -191,8 +191,9 @@ def judge_making(
 
 def judge_format(proof: Mapping[str, tuple[bool, str]]) -> tuple[Line, ...]:
     """The rules that the sample submission fixes, from `podium.data.submission.prove_format`."""
+    names = {"line ends": "line_ends", "values": "labels"}
     return tuple(
-        Line(rule.replace(" ", "_"), "met" if is_met else "broken", words)
+        Line(names.get(rule, rule), "met" if is_met else "broken", words)
         for rule, (is_met, words) in proof.items()
     )
 

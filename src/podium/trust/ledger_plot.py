@@ -73,7 +73,7 @@ def draw_ledger(entries: Sequence[Entry]) -> bytes:
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.set_xlabel(f"val {entries[-1].metric}, 95 % interval")
     axes.set_ylabel(f"public {entries[-1].metric}")
-    axes.set_title(f"{len(entries)} submissions\n{describe_correlation(entries)}", fontsize=9)
+    axes.set_title(describe_correlation(entries), fontsize=9)
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
