@@ -8,7 +8,6 @@ broken), metrics/submit.json; where the rules have a limit, how long deploy/ tak
 metrics/measured/answer_time.json.
 """
 
-import json
 from pathlib import Path
 
 from podium.data.manifest import load_manifest
@@ -38,6 +37,7 @@ from podium.trust.contract import (
     judge_format,
     judge_making,
     load_contract,
+    load_metrics,
     pick_val,
     write_contract,
 )
@@ -91,9 +91,8 @@ def main() -> None:
         ),
     }
     metric = rules.metric or params.evaluate.primary
-    evaluated = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
     val = {
-        FULL: pick_val(evaluated, metric),
+        FULL: pick_val(load_metrics(Path("metrics/evaluate.json")), metric),
         COMPRESSED: pick_val(deployment.card["measured"], metric),
     }
 

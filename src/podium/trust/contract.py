@@ -214,6 +214,20 @@ def pick_val(metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
     }
 
 
+def load_metrics(path: Path) -> dict[str, Any]:
+    """What a stage wrote to metrics/.
+
+    Raises:
+        PodiumError: missing or damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (TypeError, ValueError) as error:
+        raise PodiumError(f"{path} is damaged ({error}): run `dvc repro`") from None
+
+
 def write_contract(path: Path, submissions: Sequence[Submission]) -> None:
     """Replace `path` by the verdicts; a hash only of what may be handed in."""
     write_json(

@@ -26,6 +26,7 @@ def draw_ledger(entries: Sequence[Entry]) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     figure = Figure(figsize=(7, 6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
@@ -36,12 +37,12 @@ def draw_ledger(entries: Sequence[Entry]) -> bytes:
         for value in (entry.val, entry.val_low, entry.val_high, entry.public)
         if value is not None
     ]
-    margin = 0.08 * (max(ends) - min(ends)) or 0.01
+    margin = 0.14 * (max(ends) - min(ends)) or 0.01
     limits = min(ends) - margin, max(ends) + margin
     axes.plot(limits, limits, color="#888888", linewidth=1, zorder=1, label="public = val")
     for outside, color, label in (
         (False, _INSIDE, "public within the 95 % interval of val"),
-        (True, _OUTSIDE, "public outside it"),
+        (True, _OUTSIDE, "public outside it: a shake-up"),
     ):
         chosen = [entry for entry in entries if (entry.is_inside is False) == outside]
         if not chosen:
@@ -64,11 +65,13 @@ def draw_ledger(entries: Sequence[Entry]) -> bytes:
     for entry in entries[-_NAMED:]:
         axes.annotate(
             entry.name,
-            (float(entry.val or 0), entry.public),
-            xytext=(6, 6),
+            (_or(entry.val_high, float(entry.val or 0)), entry.public),
+            xytext=(5, 0),
             textcoords="offset points",
+            verticalalignment="center",
             fontsize=8,
-            color="#444444",
+            color="#333333",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.set_xlabel(f"val {entries[-1].metric}, 95 % interval")
@@ -76,7 +79,7 @@ def draw_ledger(entries: Sequence[Entry]) -> bytes:
     axes.set_title(describe_correlation(entries), fontsize=9)
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
