@@ -71,6 +71,7 @@ def draw_ledger(entries: Sequence[Entry]) -> bytes:
             verticalalignment="center",
             fontsize=8,
             color="#333333",
+            zorder=1.5,
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.set(xlim=limits, ylim=limits, aspect="equal")
