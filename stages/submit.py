@@ -56,13 +56,9 @@ class SubmitStageParams(Params):
 def main() -> None:
     params = load_params(SubmitStageParams)
     rules = params.competition.rules
+    for name in (FULL, COMPRESSED, CONTRACT_FILE):
+        Path(name).unlink(missing_ok=True)  # of an earlier run: proves nothing about this one
     check_tta(params.evaluate.tta, rules.tta)
-    for left in (
-        FULL,
-        COMPRESSED,
-        CONTRACT_FILE,
-    ):  # of an earlier run: proves nothing about this one
-        Path(left).unlink(missing_ok=True)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,

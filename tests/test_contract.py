@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from podium.commands.summary import print_summary
 from podium.data.params import NO_RULES, RulesParams
 from podium.data.rules import check_pseudo_labels, check_start, check_tta, describe_metric
 from podium.data.submission import FORMAT_RULES, check_submission, make_submission, prove_format
@@ -306,6 +307,17 @@ def test_what_is_illegal_is_never_a_submission() -> None:
         check_any_legal([bad])
     assert "\n" not in str(caught.value)
     assert "small.csv: max_model_mb is broken: 14 MB, 3 allowed" in str(caught.value)
+
+
+def test_the_table_of_a_run_has_the_contract(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_contract(tmp_path / CONTRACT_FILE, [submission("submission.csv", MET, TOO_LARGE)])
+    print_summary(tmp_path)
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("contract")]
+    assert line.split(maxsplit=1)[1].strip() == (
+        "1 of 2 rules met; broken: max_model_mb (contract.json)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,10 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
             "competition.submission and competition.classes"
         )
     lines += [f"{table} names no image by its file name: not used" for table in idle]
+    lines.append(
+        "competition.rules allows everything: make it as strict as the organiser's page "
+        "(docs/contract.md)"
+    )
     unused = len(images) - len(train_files) - len(test_files)
     if unused:
         lines.append(f"{unused} images outside {train_folder}/ and {test_folder}/: not used")
