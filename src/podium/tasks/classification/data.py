@@ -181,10 +181,13 @@ class ClassificationData:
     ) -> tuple[float, float]:
         """Of the primary metric: 95 %, percentiles of a bootstrap that draws whole groups."""
         evidence = Evidence(targets, groups, np.zeros_like(targets), self.bootstrap_draws, seed)
+        subject = f"score/{self.primary_metric}"
+        if self.primary_metric == "log_loss":
+            losses = measure.row_losses(targets, predictions)
+            return gain_interval(lambda rows: float(losses[rows].mean()), evidence, subject)
+        labels = predictions.argmax(axis=1)
         return gain_interval(
-            lambda rows: self.score(predictions[rows], targets[rows]),
-            evidence,
-            f"score/{self.primary_metric}",
+            lambda rows: self.score_labels(labels[rows], targets[rows]), evidence, subject
         )
 
     def summary(self, metrics: dict[str, Any]) -> str:
