@@ -11,8 +11,9 @@ from pathlib import Path
 from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
+from podium.data.rules import check_tta
 from podium.data.splits import load_splits
-from podium.data.views import check_tta, describe_cost
+from podium.data.views import describe_cost
 from podium.engine.scoring import load_calibration_images, make_val_set
 from podium.engine.weights import find_folds, fold_folder, load_network
 from podium.files import write_json, write_metrics
@@ -37,7 +38,7 @@ class CompressStageParams(Params):
 
 def main() -> None:
     params = load_params(CompressStageParams)
-    check_tta(params.evaluate.tta, params.competition.allow_tta)
+    check_tta(params.evaluate.tta, params.competition.rules.tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,

@@ -10,8 +10,9 @@ from pathlib import Path
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.predictions import write_predictions
+from podium.data.rules import check_tta, describe_metric
 from podium.data.splits import load_splits
-from podium.data.views import check_tta, describe_cost
+from podium.data.views import describe_cost
 from podium.engine.scoring import predict_out_of_fold
 from podium.files import write_csv, write_json
 from podium.params import Params, Seed, load_params
@@ -33,7 +34,7 @@ class EvaluateStageParams(Params):
 
 def main() -> None:
     params = load_params(EvaluateStageParams)
-    check_tta(params.evaluate.tta, params.competition.allow_tta)
+    check_tta(params.evaluate.tta, params.competition.rules.tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -71,7 +72,8 @@ def main() -> None:
     write_json(Path("metrics/evaluate.json"), {**metrics, **answers.report})
     held_out = ", ".join(str(fold) for fold in sorted(set(found.folds)))
     print(f"{NAME}: val (fold {held_out}): {task.summary(metrics)}")
-    for line in (describe_cost(params.evaluate.tta), *answers.lines):
+    differs = describe_metric(params.evaluate.primary, params.competition.rules.metric)
+    for line in (differs, describe_cost(params.evaluate.tta), *answers.lines):
         if line:
             print(f"{NAME}: {line}")
 

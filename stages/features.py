@@ -8,7 +8,9 @@ from pathlib import Path
 
 from podium.data.image_cache import readable_rows
 from podium.data.manifest import load_manifest
+from podium.data.params import CompetitionParams
 from podium.data.recipes import ImageRecipes
+from podium.data.rules import check_start
 from podium.engine.features import FeatureRecipe, write_features
 from podium.engine.params import TrainParams
 from podium.engine.phases import check_image_recipes, count_views, make_plan
@@ -25,12 +27,20 @@ class FeaturesStageParams(Params):
 
     seed: Seed
     image_size: ImageSize
+    competition: CompetitionParams
     model: ModelParams
     train: TrainParams
 
 
 def main() -> None:
     params = load_params(FeaturesStageParams)
+    # Not in train as well: a rule that is obeyed anyway should not train again when it changes.
+    check_start(
+        params.model.pretrained,
+        params.model.weights,
+        params.competition.rules.pretrained,
+        params.competition.rules.external_data,
+    )
     start = load_initial_weights(
         params.model.name,
         params.model.pretrained,

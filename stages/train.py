@@ -12,13 +12,14 @@ from pathlib import Path
 from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
+from podium.data.rules import check_pseudo_labels
 from podium.data.splits import load_splits
 from podium.engine.contact_sheet import draw_inputs
 from podium.engine.curves import make_curve
 from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
-from podium.engine.pseudo_labels import check_pseudo_labels, fit_rounds
+from podium.engine.pseudo_labels import fit_rounds
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
 from podium.engine.weights import fold_folder, write_model
@@ -70,7 +71,7 @@ class TrainStageParams(Params):
 
 def main() -> None:
     params = load_params(TrainStageParams)
-    check_pseudo_labels(params.train.pseudo_threshold, params.competition.allow_pseudo_labels)
+    check_pseudo_labels(params.train.pseudo_threshold, params.competition.rules.pseudo_labels)
     data_task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,

@@ -118,9 +118,9 @@ def test_submit_obeys_the_temperature(copy: Path) -> None:
 def test_forbidden_views_stop_before_the_work(copy: Path) -> None:
     edit(
         copy / "params.yaml",
-        {"  tta: none": "  tta: dihedral", "  allow_tta: true": "  allow_tta: false"},
+        {"  tta: none": "  tta: dihedral", "    tta: true": "    tta: false"},
     )
-    expected = "evaluate.tta: expected none, since competition.allow_tta is false, got dihedral"
+    expected = "evaluate.tta: expected none, since competition.rules.tta is false, got dihedral"
     code, said = run_any(copy, sys.executable, "-m", "podium.cli", "run")
     assert code == 2
     assert stages_of(said) == []

@@ -26,7 +26,7 @@ LAYERS = [
     {"tasks"},
     {"models"},
     {"engine"},
-    {"slim", "report"},
+    {"slim", "report", "trust"},
     {"schema"},
     {"commands"},
     {"cli"},

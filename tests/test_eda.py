@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import ExifTags, Image
 
-from podium.data.params import CompetitionParams
+from podium.data.params import NO_RULES, CompetitionParams
 from podium.errors import PodiumError
 from podium.report import eda_baselines
 from podium.report.eda import Eda, make_eda, make_summary, write_eda
@@ -42,9 +42,6 @@ competition:
   classes: {json.dumps(CLASSES)}
   ordinal: false
   submission: label
-  max_model_mb: null
-  allow_tta: true
-  allow_pseudo_labels: true
 eda:
   on_problem: stop
 """
@@ -78,7 +75,7 @@ def competition(**changes: Any) -> CompetitionParams:
     from ruamel.yaml import YAML
 
     block = YAML(typ="safe").load(PARAMS)["competition"]
-    return CompetitionParams.model_validate({**block, **changes})
+    return CompetitionParams.model_validate({**block, "rules": NO_RULES, **changes})
 
 
 def run_library(root: Path, **changes: Any) -> tuple[Eda, str]:

@@ -61,3 +61,13 @@ def test_no_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "foldx").mkdir()
     with pytest.raises(PodiumError, match="holds no model"):
         Ensemble(tmp_path)
+
+
+def test_one_net_where_the_rules_forbid_more(tmp_path: Path) -> None:
+    models = write(tmp_path, False)
+    one = Ensemble(models, one=True)
+    assert one.folds == [0]
+    assert one.size_bytes() == (models / "fold0/weights.safetensors").stat().st_size
+    network, preprocessing, _ = load_network(fold_folder(models, 0))
+    (outputs,) = one.run(IMAGES, "one")
+    assert outputs == pytest.approx(run_network(network, IMAGES, preprocessing, "alone"))

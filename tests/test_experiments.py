@@ -188,7 +188,7 @@ def test_compress_key_runs_compress_and_submit(copy: Path) -> None:
 
 
 def test_size_limit_runs_submit_only(copy: Path) -> None:
-    said = run(copy, "dvc", "exp", "run", "-S", "competition.max_model_mb=20")
+    said = run(copy, "dvc", "exp", "run", "-S", "competition.rules.max_model_mb=20")
     assert stages_run(said) == ["submit"]
 
 

@@ -7,10 +7,11 @@ from dvc.utils.serialize import modify_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.data.params import CompetitionParams
+from podium.data.params import NO_RULES, CompetitionParams, RulesParams
 from podium.errors import PodiumError
 from podium.intake.competition_block import (
     COMMENTS,
+    RULES_COMMENTS,
     check_block_replaceable,
     make_competition_block,
     write_competition_block,
@@ -35,18 +36,18 @@ def make_params(name: str = "lemon", classes: tuple[str, ...] = ("0", "1")) -> C
         classes=classes,
         ordinal=False,
         submission="label",
-        max_model_mb=None,
-        allow_tta=True,
-        allow_pseudo_labels=True,
+        rules=NO_RULES,
     )
 
 
 def test_every_key_is_explained() -> None:
     assert set(COMMENTS) == set(CompetitionParams.model_fields)
+    assert set(RULES_COMMENTS) == set(RulesParams.model_fields)
     lines = make_competition_block(make_params()).splitlines()
-    for key, comment in COMMENTS.items():
-        (number,) = [n for n, line in enumerate(lines) if line.startswith(f"  {key}:")]
-        assert lines[number - 1] == f"  # {comment}"
+    for margin, comments in (("  ", COMMENTS), ("    ", RULES_COMMENTS)):
+        for key, comment in comments.items():
+            (number,) = [n for n, line in enumerate(lines) if line.startswith(f"{margin}{key}:")]
+            assert lines[number - 1] == f"{margin}# {comment}"
     assert all(len(line) <= 100 for line in lines)
 
 
@@ -103,6 +104,7 @@ def test_a_missing_block_is_put_at_the_end(tmp_path: Path) -> None:
         ("  # What reports call it.\n", ""),
         ("  task: classification\n", "  task: classification  # mine\n"),
         ("checksum: ", "checksum: 0"),
+        ("    tta: true", "    tta: false"),
     ],
 )
 def test_an_edited_block_is_not_overwritten(tmp_path: Path, old: str, new: str) -> None:

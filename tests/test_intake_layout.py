@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from podium.data.params import NO_RULES
 from podium.errors import PodiumError, ProblemsError
 from podium.intake.choice import Choice
 from podium.intake.layout import Layout, find_base, recognise_layout, sort_classes
@@ -58,9 +59,7 @@ def test_csv_and_folder_without_header(recognise: Callable[..., Layout]) -> None
         "classes": ["0", "1"],
         "ordinal": False,
         "submission": "label",
-        "max_model_mb": None,
-        "allow_tta": True,
-        "allow_pseudo_labels": True,
+        "rules": NO_RULES.model_dump(),
     }
     assert layout.files == sorted(CSV_AND_FOLDER)
     assert "set competition.ordinal: true if the classes are grades in order" in layout.lines

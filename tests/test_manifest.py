@@ -23,7 +23,7 @@ from podium.data.manifest import (
     make_manifest,
     make_problem_table,
 )
-from podium.data.params import CompetitionParams
+from podium.data.params import NO_RULES, CompetitionParams
 from podium.errors import PodiumError, ProblemsError
 from podium.files import write_csv
 
@@ -64,9 +64,7 @@ class Competition:
             "classes": ["0", "1"],
             "ordinal": False,
             "submission": "label",
-            "max_model_mb": None,
-            "allow_tta": True,
-            "allow_pseudo_labels": True,
+            "rules": NO_RULES,
         }
 
     def assemble(self, on_problem: str = "stop") -> Assembly:

@@ -13,13 +13,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from podium.data.rules import check_pseudo_labels
 from podium.engine.fit import TrainingInputs
-from podium.engine.pseudo_labels import (
-    PseudoLabels,
-    add_rows,
-    check_pseudo_labels,
-    choose_confident,
-)
+from podium.engine.pseudo_labels import PseudoLabels, add_rows, choose_confident
 from podium.errors import PodiumError
 from tests.competition import (
     copy_clone,
@@ -88,7 +84,7 @@ def test_forbidden_pseudo_labels_are_refused_in_one_line() -> None:
         check_pseudo_labels(0.9, is_allowed=False)
     said = str(caught.value)
     assert "\n" not in said
-    assert "competition.allow_pseudo_labels is false, got 0.9" in said
+    assert "competition.rules.pseudo_labels is false, got 0.9" in said
     check_pseudo_labels(0, is_allowed=False)
     check_pseudo_labels(0.9, is_allowed=True)
 
@@ -180,8 +176,8 @@ def test_what_cannot_be_is_one_line(prepared: Path, tmp_path: Path) -> None:
     assert code == 2
     (line,) = error_lines(said)
     assert "expected 0 while a part of the net is frozen (model.freeze trunk)" in line
-    edit(clone / "params.yaml", {"  allow_pseudo_labels: true": "  allow_pseudo_labels: false"})
+    edit(clone / "params.yaml", {"    pseudo_labels: true": "    pseudo_labels: false"})
     code, said = run_any(clone, sys.executable, "-m", "stages.train")
     assert code == 2
     (line,) = error_lines(said)
-    assert "expected 0, since competition.allow_pseudo_labels is false" in line
+    assert "expected 0, since competition.rules.pseudo_labels is false" in line

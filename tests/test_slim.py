@@ -26,7 +26,6 @@ from podium.slim.compression import Candidate, Compressed, Judge, choose, compre
 from podium.slim.deployment import Deployment
 from podium.slim.params import CompressParams
 from podium.slim.quantization import quantize_static
-from podium.slim.size_limit import check_size_limit, describe_size_limit
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.protocol import MetricSpec
 
@@ -265,19 +264,6 @@ def test_the_smallest_that_keeps_the_score_ships(
     chosen, why = choose(candidates, MetricSpec(metric, higher), max_drop)
     assert chosen.name == shipped
     assert ("int8 does not: it loses" in why) == (shipped == "float32")
-
-
-def test_size_limit_says_which_may_be_handed_in() -> None:
-    sizes = {"submission.csv": 13_700_000, "submission_compressed.csv": 4_000_000}
-    assert "each of submission.csv and submission_compressed.csv" in describe_size_limit(
-        check_size_limit(sizes, None), None
-    )
-    report = check_size_limit(sizes, 10)
-    assert not report["submission.csv"]["may_be_handed_in"]
-    assert describe_size_limit(report, 10).endswith("hand in submission_compressed.csv")
-    assert check_size_limit(sizes, 13.7)["submission.csv"]["may_be_handed_in"]
-    with pytest.raises(PodiumError, match=r"max_model_mb is 3, but submission.csv: 13.7 MB"):
-        check_size_limit(sizes, 3)
 
 
 # --- podium predict

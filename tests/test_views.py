@@ -11,7 +11,8 @@ import paddle
 import pytest
 from pydantic import ValidationError
 
-from podium.data.views import Tta, check_tta, count_views, describe_cost, make_views
+from podium.data.rules import check_tta
+from podium.data.views import Tta, count_views, describe_cost, make_views
 from podium.engine.ensemble import Ensemble
 from podium.engine.inference import ExportedModel, Predictor
 from podium.engine.weights import fold_folder, load_network, read_state, write_model
@@ -75,7 +76,7 @@ def test_forbidden_views_are_refused_in_one_line() -> None:
         check_tta("horizontal", is_allowed=False)
     said = str(caught.value)
     assert "\n" not in said
-    assert "competition.allow_tta is false" in said
+    assert "competition.rules.tta is false" in said
     assert "set evaluate.tta: none" in said
     check_tta("none", is_allowed=False)
     check_tta("dihedral", is_allowed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, else dvc's or Python's."""
+    with contextlib.suppress(PodiumError):  # help and version are to be had anywhere
+        _run_own_code(find_root(Path.cwd()))  # first: another tree's code knows other words
     arguments = _make_parser().parse_args(words)
     try:
         code = _dispatch(arguments)
@@ -76,6 +79,12 @@ def _make_parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score a submission to the demo competition")
     score.add_argument("submission", type=Path)
 
+    log = commands.add_parser("log-score", help="note a submission's public score; plot them all")
+    log.add_argument("submission", nargs="?", type=Path, help="the file that was handed in")
+    log.add_argument("public", nargs="?", type=float, help="its public score, as 0.981")
+    log.add_argument("--at", help="when it was handed in, UTC (now), as 2026-11-26T14:05")
+    log.add_argument("--plot", action="store_true", help="draw public against val")
+
     repro = commands.add_parser("repro-check", help="the DAG in two clean clones, compared by hash")
     repro.add_argument("--subset", type=float, default=0.25, help="data.subset there (0.25)")
     repro.add_argument("--keep", action="store_true", help="leave the clones and say where")
@@ -87,7 +96,6 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     root = find_root(Path.cwd())
-    _run_own_code(root)
     command = arguments.command
     if command == "predict":
         from podium.commands.predict import predict
@@ -104,6 +112,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         score(arguments.submission, root)
         return 0
+    if command == "log-score":
+        _log_score(arguments, root)
+        return 0
     if command == "repro-check":
         from podium.commands.repro_check import repro_check
 
@@ -115,10 +126,11 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     os.chdir(root)
     if command == "check":
         from podium.params import load_params
-        from podium.schema import AllParams
+        from podium.schema import AllParams, check_rules
 
-        load_params(AllParams)
-        print("params.yaml: all keys known, all values in range")
+        for line in check_rules(load_params(AllParams)):
+            print(line)
+        print("params.yaml: all keys known, all values in range, nothing that the rules forbid")
         return 0
     from podium.commands.run import run
 
@@ -154,6 +166,17 @@ def _init(arguments: argparse.Namespace, root: Path) -> None:
         )
         lines = init_competition(arguments.path, root, choice, link=not arguments.copy).lines
     print("\n".join(lines))
+
+
+def _log_score(arguments: argparse.Namespace, root: Path) -> None:
+    from podium.commands.log_score import log_score, plot_ledger
+
+    if arguments.public is not None:
+        log_score(root, arguments.submission, arguments.public, arguments.at)
+    elif arguments.submission is not None or not arguments.plot:
+        raise PodiumError("log-score: expected FILE and its public SCORE, or --plot alone")
+    if arguments.plot:
+        plot_ledger(root)
 
 
 def _run_own_code(root: Path) -> None:

@@ -13,6 +13,7 @@ from podium.data.params import (
     LabelShuffleParams,
     SplitParams,
 )
+from podium.data.rules import check_pseudo_labels, check_start, check_tta, describe_metric
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.models.params import ModelParams
 from podium.params import BatchSize, Epochs, ImageSize, LearningRate, Params, Seed
@@ -38,3 +39,22 @@ class AllParams(Params):
     runtime: RuntimeParams
     evaluate: EvaluateParams
     compress: CompressParams
+
+
+def check_rules(params: AllParams) -> list[str]:
+    """Refuse what `competition.rules` forbids, as the stages do, before the first of them runs.
+
+    Returns:
+        Lines for the user about what is allowed and to be looked at.
+
+    Raises:
+        PodiumError: a param asks for what is forbidden.
+    """
+    rules = params.competition.rules
+    check_start(
+        params.model.pretrained, params.model.weights, rules.pretrained, rules.external_data
+    )
+    check_pseudo_labels(params.train.pseudo_threshold, rules.pseudo_labels)
+    check_tta(params.evaluate.tta, rules.tta)
+    differs = describe_metric(params.evaluate.primary, rules.metric)
+    return [differs] if differs else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from podium.data.params import CompetitionParams
+from podium.data.params import NO_RULES, CompetitionParams
 from podium.intake.competition_block import check_block_replaceable, write_competition_block
 from podium.intake.demo.spec import DemoSpec
 from podium.intake.demo.write import (
@@ -32,9 +32,7 @@ DEMO_COMPETITION = CompetitionParams(
     classes=("0", "1", "2", "3"),
     ordinal=True,
     submission="label",
-    max_model_mb=None,
-    allow_tta=True,
-    allow_pseudo_labels=True,
+    rules=NO_RULES.model_copy(update={"metric": "accuracy", "direction": "higher"}),
 )
 
 

@@ -12,10 +12,9 @@ from podium.commands.dvc_notes import mend_dvc_notes
 from podium.commands.init import make_demo
 from podium.commands.summary import print_summary
 from podium.data.params import CompetitionParams
-from podium.data.views import check_tta
 from podium.errors import PodiumError
 from podium.params import load_params
-from podium.schema import AllParams
+from podium.schema import AllParams, check_rules
 
 # A run of the demo needs 0.1 GB, a real competition what its images need, decoded, and once more
 # in DVC's cache.
@@ -32,7 +31,8 @@ def run(root: Path) -> int:
         PodiumError: params, disk or data are not as needed.
     """
     params = load_params(AllParams)
-    check_tta(params.evaluate.tta, params.competition.allow_tta)  # not after hours of training
+    for line in check_rules(params):  # not after hours of training
+        print(line, flush=True)
     free_gb = shutil.disk_usage(root).free / 1e9
     if free_gb < _FREE_GB_NEEDED:
         raise PodiumError(

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from podium.trust.contract import CONTRACT_FILE, describe_contract, load_contract
+
 STAGES = (
     "eda",
     "split",
@@ -38,6 +40,8 @@ def print_summary(root: Path) -> None:
         )
     table.add_row("submission", _handed_in(submit, "submission.csv"))
     table.add_row("  compressed", _handed_in(submit, "submission_compressed.csv"))
+    if (root / CONTRACT_FILE).exists():
+        table.add_row("contract", describe_contract(load_contract(root / CONTRACT_FILE)))
     table.add_row("model", f"deploy/ ({shipped}), try: podium predict IMAGE")
     table.add_row("metrics", "metrics/*.json; data: reports/eda/eda.html")
     seconds = {name: _load(root, f"measured/{name}").get("seconds") for name in STAGES}
@@ -67,5 +71,5 @@ def _with_interval(metrics: dict[str, Any], name: str) -> str:
 
 def _handed_in(submit: dict[str, Any], name: str) -> str:
     facts = submit.get("details", [{}])[0].get(name, {})
-    verdict = "may be handed in" if facts.get("may_be_handed_in") else "model too large"
+    verdict = "may be handed in" if facts.get("may_be_handed_in") else "breaks a rule"
     return f"{name}: {verdict}, model {facts.get('model_mb')} MB"

@@ -10,6 +10,9 @@ from podium.params import Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Columns = Annotated[tuple[str | int, ...], Field(strict=False)]
+# Metrics that an organiser may score by and evaluate knows, and those of them where less is better.
+MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "qwk", "log_loss"]
+LOWER_IS_BETTER: frozenset[MetricName] = frozenset({"log_loss"})
 
 
 class ListingParams(Section):
@@ -80,6 +83,63 @@ class ListingParams(Section):
             )
 
 
+class RulesParams(Section):
+    """What the organiser allows. The stages obey it, submit proves it (contract.json).
+
+    What the sample submission fixes (ids, order, header, number of columns) is not here: it is
+    proven against that file, and the labels against `competition.classes`.
+    """
+
+    # What the leaderboard is sorted by; null: not known.
+    metric: MetricName | None
+    # Which end of it is first; null: as the metric itself says. To notice a metric misread.
+    direction: Literal["higher", "lower"] | None
+    # Whether a net may have learned from other data than the organiser's.
+    external_data: bool
+    # Whether it may begin with published weights (ImageNet).
+    pretrained: bool
+    # Whether several views of an image may be averaged (test-time augmentation).
+    tta: bool
+    # Whether a net may learn from test images with the labels that it predicts for them.
+    pseudo_labels: bool
+    # Whether the answers of several nets may be averaged.
+    ensembling: bool
+    # Of the model's files, in MB of 10^6 bytes.
+    max_model_mb: Annotated[float, Field(gt=0)] | None
+    # For one image, decoded, to its answer.
+    max_latency_ms: Annotated[float, Field(gt=0)] | None
+    max_submissions_per_day: Annotated[int, Field(ge=1)] | None
+
+    @model_validator(mode="after")
+    def _check_direction(self) -> RulesParams:
+        if self.direction is None:
+            return self
+        if self.metric is None:
+            raise ValueError("no competition.rules.direction without a metric")
+        own = "lower" if self.metric in LOWER_IS_BETTER else "higher"
+        if self.direction != own:
+            raise ValueError(
+                f"competition.rules.direction {own} with {self.metric}, whose {own} value is the "
+                f"better one, got {self.direction}: is it another metric?"
+            )
+        return self
+
+
+# As far as `podium init` can know.
+NO_RULES = RulesParams(
+    metric=None,
+    direction=None,
+    external_data=True,
+    pretrained=True,
+    tta=True,
+    pseudo_labels=True,
+    ensembling=True,
+    max_model_mb=None,
+    max_latency_ms=None,
+    max_submissions_per_day=None,
+)
+
+
 class CompetitionParams(ListingParams):
     """What the organiser gave out. `podium init` writes it; the user mends it."""
 
@@ -89,11 +149,16 @@ class CompetitionParams(ListingParams):
     ordinal: bool
     # label: one class name a row; probability: one column a class, headed by its name.
     submission: Literal["label", "probability"]
-    max_model_mb: Annotated[float, Field(gt=0)] | None
-    # Whether the rules let several views of an image be averaged (test-time augmentation).
-    allow_tta: bool
-    # Whether they let a net learn from test images with the labels that it predicts for them.
-    allow_pseudo_labels: bool
+    rules: RulesParams
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> CompetitionParams:
+        if self.rules.metric == "qwk" and not self.ordinal:
+            raise ValueError(
+                "competition.ordinal true with competition.rules.metric qwk, which is for grades "
+                "in order"
+            )
+        return self
 
 
 class DataParams(Section):

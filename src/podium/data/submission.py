@@ -1,8 +1,8 @@
 """submission.csv in the organiser's exact format, and the proof that it is.
 
 In: the manifest's test rows, raw predictions, the sample submission. Out: bytes. `make_submission`
-writes them; `check_submission` reads them again with nothing but the csv module and names the rule
-that they break.
+writes them; `prove_format` reads them again with nothing but the csv module and says of each rule
+whether they keep it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,20 @@ from podium.errors import PodiumError, ProblemsError
 if TYPE_CHECKING:
     import pandas as pd
 
+# What a submission's bytes are held to, in the order in which they are looked at.
+FORMAT_RULES = ("encoding", "line ends", "header", "columns", "ids", "order", "values")
 _BOM = b"\xef\xbb\xbf"
+_NEWLINES = {"\n": "LF", "\r\n": "CRLF"}
+# A breach of the first keeps the others from being looked at.
+_HIDDEN_BY = {
+    "encoding": FORMAT_RULES[2:],
+    "line ends": FORMAT_RULES[2:],
+    "header": FORMAT_RULES[3:],
+    "columns": FORMAT_RULES[4:],
+    "ids": ("order",),
+}
 _SHOWN = 3
+_VALUES_SHOWN = 10
 
 
 class SubmissionTask(Protocol):
@@ -129,11 +141,75 @@ def check_submission(
             values.
     """
     form = _find_format(manifest_test["listed_id"].tolist(), task, sample)
-    problems = _byte_problems(content, form.dialect)
-    if not problems:
-        problems = _record_problems(_read_records(content, form.dialect), form, task)
+    problems = _find_problems(content, form, task)
     if problems:
         raise ProblemsError("the submission is not legal; rules broken:", problems)
+
+
+def prove_format(
+    content: bytes, manifest_test: pd.DataFrame, task: SubmissionTask, sample: Table | None
+) -> dict[str, tuple[bool, str]]:
+    """Of each of `FORMAT_RULES`: whether the bytes keep it, and what they have, or what is wrong.
+
+    Args:
+        content: the file's bytes.
+        manifest_test, task, sample: as for `make_submission`.
+
+    Raises:
+        PodiumError, ProblemsError: as `make_submission`.
+    """
+    form = _find_format(manifest_test["listed_id"].tolist(), task, sample)
+    broken: dict[str, list[str]] = {}
+    for problem in _find_problems(content, form, task):
+        rule, _, words = problem.partition(": ")
+        broken.setdefault(rule, []).append(words)
+    kept = _describe_format(form, _read_records(content, form.dialect)) if not broken else {}
+    found: dict[str, tuple[bool, str]] = {}
+    for rule in FORMAT_RULES:
+        cause = next((cause for cause in broken if rule in _HIDDEN_BY.get(cause, ())), "")
+        if rule in broken:
+            others = len(broken[rule]) - 1
+            found[rule] = False, broken[rule][0] + (f" (and {others} more)" if others else "")
+        elif cause:
+            found[rule] = False, f"not looked at, since {cause} is broken"
+        else:
+            found[rule] = True, kept.get(rule, "as expected")
+    return found
+
+
+def _describe_format(form: _Format, records: list[list[str]]) -> dict[str, str]:
+    """What a legal submission has, rule by rule."""
+    dialect, at = form.dialect, form.places.index(-1)
+    model = "the sample" if dialect.line_numbers else "data/manifest.csv (there is no sample)"
+    rows = records[1:] if dialect.has_header else records
+    words = {
+        "encoding": f"UTF-8 {'with' if dialect.bom else 'without'} a BOM",
+        "line ends": f"{_NEWLINES[dialect.newline]}, "
+        f"{'one' if dialect.final_newline else 'none'} after the last row",
+        "header": ", ".join(form.header) if dialect.has_header else "none",
+        "columns": f"{len(form.header)} cells a row",
+        "ids": f"{len(form.ids)} test images, each once",
+        "order": f"as in {model}",
+        "values": f"{len(form.header) - 1} legal columns beside the ids",
+    }
+    if len(form.header) == 2:
+        counts = Counter(row[1 - at] for row in rows)
+        shown = [f"{value} ({times})" for value, times in sorted(counts.items())[:_VALUES_SHOWN]]
+        more = f", ... {len(counts)} in all" if len(counts) > _VALUES_SHOWN else ""
+        words["values"] = ", ".join(shown) + more
+    return words
+
+
+def _find_problems(content: bytes, form: _Format, task: SubmissionTask) -> list[str]:
+    """`RULE: what is wrong` of each breach."""
+    problems = _byte_problems(content, form.dialect)
+    if problems:
+        return problems
+    try:
+        records = _read_records(content, form.dialect)
+    except csv.Error as error:
+        return [f"columns: this is no CSV: {error}"]
+    return _record_problems(records, form, task)
 
 
 def _find_format(listed_ids: Sequence[str], task: SubmissionTask, sample: Table | None) -> _Format:
@@ -227,7 +303,7 @@ def _byte_problems(content: bytes, dialect: Table) -> list[str]:
         text = content.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as error:
         return [*problems, f"encoding: byte {error.start + 1} is not UTF-8"]
-    name = {"\n": "LF", "\r\n": "CRLF"}[dialect.newline]
+    name = _NEWLINES[dialect.newline]
     if text.count("\n") != text.count(dialect.newline) or ("\r\n" in text) != (name == "CRLF"):
         problems.append(f"line ends: expected {name} everywhere")
     if text.endswith("\n") != dialect.final_newline:
@@ -249,7 +325,7 @@ def _read_records(content: bytes, dialect: Table) -> list[list[str]]:
     try:
         return list(reader)
     except csv.Error as error:
-        raise PodiumError(f"the submission is no CSV: line {reader.line_num}: {error}") from None
+        raise csv.Error(f"line {reader.line_num}: {error}") from None
 
 
 def _record_problems(records: list[list[str]], form: _Format, task: SubmissionTask) -> list[str]:

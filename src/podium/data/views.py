@@ -42,23 +42,6 @@ def count_views(tta: Tta) -> int:
     return len(_MOVES[tta])
 
 
-def check_tta(tta: Tta, is_allowed: bool) -> None:
-    """Refuse views that the competition's rules forbid.
-
-    Args:
-        tta: `evaluate.tta`.
-        is_allowed: `competition.allow_tta`.
-
-    Raises:
-        PodiumError: more than the plain image where that is not allowed.
-    """
-    if tta != "none" and not is_allowed:
-        raise PodiumError(
-            "evaluate.tta: expected none, since competition.allow_tta is false, "
-            f"got {tta}: set evaluate.tta: none"
-        )
-
-
 def describe_cost(tta: Tta) -> str:
     """What the views cost, "" for the plain image."""
     views = count_views(tta)

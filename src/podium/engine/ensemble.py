@@ -44,14 +44,15 @@ class Ensemble:
     Args:
         models: the folder.
         tta: the views of each image whose outputs each model averages.
+        one: the first fold's model alone, where the rules forbid an ensemble.
 
     Raises:
         PodiumError: a file is missing or damaged.
     """
 
-    def __init__(self, models: Path, tta: Tta = "none") -> None:
+    def __init__(self, models: Path, tta: Tta = "none", one: bool = False) -> None:
         self._tta = tta
-        self.folds = find_folds(models)
+        self.folds = find_folds(models)[: 1 if one else None]
         loaded = [load_network(fold_folder(models, fold)) for fold in self.folds]
         self._networks = [network for network, _, _ in loaded]
         self.preprocessing: Preprocessing = loaded[0][1]

@@ -47,23 +47,6 @@ class PseudoLabels:
     folds_agree: float | None
 
 
-def check_pseudo_labels(threshold: float, is_allowed: bool) -> None:
-    """Refuse what the competition's rules forbid.
-
-    Args:
-        threshold: `train.pseudo_threshold`.
-        is_allowed: `competition.allow_pseudo_labels`.
-
-    Raises:
-        PodiumError: more than 0 where that is not allowed.
-    """
-    if threshold and not is_allowed:
-        raise PodiumError(
-            "train.pseudo_threshold: expected 0, since competition.allow_pseudo_labels is false, "
-            f"got {threshold:g}: set train.pseudo_threshold: 0"
-        )
-
-
 def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]]:
     """A model for each training list, in two rounds where `train.pseudo_threshold` asks for it.
 

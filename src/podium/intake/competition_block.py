@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -37,9 +38,20 @@ COMMENTS = {
     "classes": "All labels, in the order of the net's outputs; if ordinal, from low to high.",
     "ordinal": "true | false: whether the classes are grades in order (adds weighted kappa).",
     "submission": "label: a class name a row; probability: a column a class.",
-    "max_model_mb": "Largest model that may be handed in, in MB; empty: no limit.",
-    "allow_tta": "true | false: whether the rules allow test-time augmentation (evaluate.tta).",
-    "allow_pseudo_labels": "true | false: whether the rules allow pseudo-labels of test images (train).",
+    "rules": "The organiser's rules: stages obey them, submit proves it (docs/contract.md).",
+}
+# Likewise of the keys of `rules`.
+RULES_COMMENTS = {
+    "metric": "accuracy | balanced_accuracy | macro_f1 | qwk | log_loss: the organiser's; or empty.",
+    "direction": "higher | lower: what wins, to notice a metric misread; empty: as the metric says.",
+    "external_data": "true | false: whether weights of unknown data may be begun with (model.weights).",
+    "pretrained": "true | false: whether published weights may be begun with (model.pretrained).",
+    "tta": "true | false: whether views of a test image may be averaged (evaluate.tta).",
+    "pseudo_labels": "true | false: whether test images may be learned from (train.pseudo_threshold).",
+    "ensembling": "true | false: whether nets may be averaged; false: the first fold's is handed in.",
+    "max_model_mb": "> 0, of 10^6 bytes: largest model that may be handed in; empty: no limit.",
+    "max_latency_ms": "> 0: longest time for an image, decoded, on deploy/; empty: no limit.",
+    "max_submissions_per_day": "1 ..: what podium log-score takes for a day (UTC); empty: no limit.",
 }
 _SUM_PREFIX = "  # podium init wrote this block; checksum: "
 
@@ -50,15 +62,22 @@ def make_competition_block(params: CompetitionParams) -> str:
     It is written as DVC itself would, so that `dvc exp run -S` leaves the text as it is.
     """
     values = params.model_dump(mode="json")
-    block = CommentedMap((key, values[key]) for key in COMMENTS)
+    block = _explain(values, COMMENTS, indent=2)
     for key in ("label_columns", "classes"):
         block[key] = _make_list(key, block[key])
-    for key, comment in COMMENTS.items():
-        block.yaml_set_comment_before_after_key(key, before=comment, indent=2)
+    block["rules"] = _explain(values["rules"], RULES_COMMENTS, indent=4)
     stream = io.StringIO()
     YAML().dump({"competition": block}, stream)
     head, *rest = stream.getvalue().splitlines(keepends=True)
     return "".join([head, f"{_SUM_PREFIX}{_checksum([head, *rest])}\n", *rest])
+
+
+def _explain(values: dict[str, Any], comments: dict[str, str], indent: int) -> CommentedMap:
+    """The keys that have a comment, in its order, each below it."""
+    mapping = CommentedMap((key, values[key]) for key in comments)
+    for key, comment in comments.items():
+        mapping.yaml_set_comment_before_after_key(key, before=comment, indent=indent)
+    return mapping
 
 
 def _make_list(key: str, items: list[str | int]) -> CommentedSeq:

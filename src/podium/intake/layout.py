@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from podium.data.ids import is_image_name, list_images
-from podium.data.params import CompetitionParams
+from podium.data.params import NO_RULES, CompetitionParams
 from podium.errors import PodiumError, ProblemsError, did_you_mean
 from podium.intake.archive import name_trouble
 from podium.intake.choice import Choice
@@ -135,9 +135,7 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
         classes=tuple(classes),
         ordinal=False,
         submission=submission,
-        max_model_mb=None,
-        allow_tta=True,
-        allow_pseudo_labels=True,
+        rules=NO_RULES,
     )
     lines = _describe_train(train, labels, train_folder, len(train_files))
     lines.append(_describe_test(sample, test_folder, len(test_files)))
@@ -148,6 +146,10 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
             "competition.submission and competition.classes"
         )
     lines += [f"{table} names no image by its file name: not used" for table in idle]
+    lines.append(
+        "competition.rules allows everything: make it as strict as the organiser's page "
+        "(docs/contract.md)"
+    )
     unused = len(images) - len(train_files) - len(test_files)
     if unused:
         lines.append(f"{unused} images outside {train_folder}/ and {test_folder}/: not used")

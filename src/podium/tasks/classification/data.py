@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from podium.data.params import LOWER_IS_BETTER
 from podium.data.predictions import SUM_TOLERANCE
 from podium.data.soft_labels import parse_soft_label
 from podium.errors import PodiumError, did_you_mean
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.params import PrimaryMetric
+from podium.tasks.evidence import Evidence, gain_interval
 from podium.tasks.protocol import MetricSpec
 
 Probabilities = npt.NDArray[np.float64]
@@ -58,7 +60,7 @@ class ClassificationData:
     @property
     def primary(self) -> MetricSpec:
         """The primary metric with its direction."""
-        return MetricSpec(self.primary_metric, higher_is_better=self.primary_metric != "log_loss")
+        return MetricSpec(self.primary_metric, self.primary_metric not in LOWER_IS_BETTER)
 
     def targets(self, labels: Sequence[str]) -> Targets:
         """Class numbers, int64 (n,).
@@ -144,7 +146,8 @@ class ClassificationData:
         Returns:
             n, accuracy with accuracy_low and accuracy_high (exact 95 %), balanced_accuracy, macro_f1,
             log_loss, ece;
-            for ordinal classes qwk with qwk_low and qwk_high (95 %, bootstrap by group); per_class
+            for ordinal classes qwk with qwk_low and qwk_high (95 %, bootstrap by group); the
+            interval of the primary metric likewise, whichever it is; per_class
             (list of label, precision, recall, f1, support). None where a value is not defined.
         """
         k = len(self.classes)
@@ -167,8 +170,25 @@ class ClassificationData:
             )
             found["qwk"] = measure.weighted_kappa(confusion)
             found["qwk_low"], found["qwk_high"] = interval or (None, None)
+        if f"{self.primary_metric}_low" not in found:
+            low, high = self._score_interval(predictions, targets, groups, seed)
+            found[f"{self.primary_metric}_low"], found[f"{self.primary_metric}_high"] = low, high
         table = measure.class_table(confusion, self.classes)
         return {**_rounded(found), "per_class": [_rounded(row) for row in table]}
+
+    def _score_interval(
+        self, predictions: Probabilities, targets: Targets, groups: Sequence[str], seed: int
+    ) -> tuple[float, float]:
+        """Of the primary metric: 95 %, percentiles of a bootstrap that draws whole groups."""
+        evidence = Evidence(targets, groups, np.zeros_like(targets), self.bootstrap_draws, seed)
+        subject = f"score/{self.primary_metric}"
+        if self.primary_metric == "log_loss":
+            losses = measure.row_losses(targets, predictions)
+            return gain_interval(lambda rows: float(losses[rows].mean()), evidence, subject)
+        labels = predictions.argmax(axis=1)
+        return gain_interval(
+            lambda rows: self.score_labels(labels[rows], targets[rows]), evidence, subject
+        )
 
     def summary(self, metrics: dict[str, Any]) -> str:
         """The accuracy with its interval, and the primary metric where it is another one."""

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from podium.data.params import MetricName
 from podium.data.views import Tta
 from podium.params import Section
 
-PrimaryMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "qwk", "log_loss"]
+PrimaryMetric = MetricName
 
 
 class EvaluateParams(Section):
