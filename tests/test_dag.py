@@ -26,7 +26,7 @@ LAYERS = [
     {"tasks"},
     {"models"},
     {"engine"},
-    {"slim", "report"},
+    {"slim", "trust", "report"},
     {"schema"},
     {"commands"},
     {"cli"},

@@ -76,6 +76,20 @@ def _make_parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score a submission to the demo competition")
     score.add_argument("submission", type=Path)
 
+    compare = commands.add_parser(
+        "compare", help="is run B better than run A, or is that noise? nothing is run again"
+    )
+    compare.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="A B: git revisions, experiments or 'workspace'; with --all the baseline (HEAD)",
+    )
+    compare.add_argument("--all", action="store_true", help="every experiment against one baseline")
+    compare.add_argument("--md", action="store_true", help="Markdown, for a pull request")
+    compare.add_argument("--html", type=Path, help="where the page of changed images goes")
+    compare.add_argument("--fail-if", choices=["worse"], help="exit with 1 where that is the word")
+
     repro = commands.add_parser("repro-check", help="the DAG in two clean clones, compared by hash")
     repro.add_argument("--subset", type=float, default=0.25, help="data.subset there (0.25)")
     repro.add_argument("--keep", action="store_true", help="leave the clones and say where")
@@ -104,6 +118,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         score(arguments.submission, root)
         return 0
+    if command == "compare":
+        return _compare(arguments, root)
     if command == "repro-check":
         from podium.commands.repro_check import repro_check
 
@@ -154,6 +170,25 @@ def _init(arguments: argparse.Namespace, root: Path) -> None:
         )
         lines = init_competition(arguments.path, root, choice, link=not arguments.copy).lines
     print("\n".join(lines))
+
+
+def _compare(arguments: argparse.Namespace, root: Path) -> int:
+    from podium.commands.compare import compare_all, compare_two
+
+    names, fail_if_worse = arguments.runs, arguments.fail_if == "worse"
+    if arguments.all:
+        if len(names) > 1 or arguments.html:
+            raise PodiumError(
+                "podium compare --all takes one run, the baseline (HEAD unless said), and writes no "
+                "page: `podium compare A B` does"
+            )
+        return compare_all(root, names[0] if names else "HEAD", arguments.md, fail_if_worse)
+    if len(names) != 2:
+        raise PodiumError(
+            f"podium compare: expected two runs, as `podium compare HEAD workspace`, got {len(names)}"
+        )
+    before, after = names
+    return compare_two(root, before, after, arguments.md, arguments.html, fail_if_worse)
 
 
 def _run_own_code(root: Path) -> None:

@@ -16,6 +16,7 @@ from podium.data.soft_labels import parse_soft_label
 from podium.errors import PodiumError, did_you_mean
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.params import PrimaryMetric
+from podium.tasks.classification.scorer import ClassificationScorer
 from podium.tasks.protocol import MetricSpec
 
 Probabilities = npt.NDArray[np.float64]
@@ -169,6 +170,21 @@ class ClassificationData:
             found["qwk_low"], found["qwk_high"] = interval or (None, None)
         table = measure.class_table(confusion, self.classes)
         return {**_rounded(found), "per_class": [_rounded(row) for row in table]}
+
+    @property
+    def compared(self) -> tuple[MetricSpec, ...]:
+        """Accuracy, balanced accuracy, macro F1, kappa (ordinal), log loss, ECE; the primary first."""
+        names = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece"]
+        if self.ordinal:
+            names.insert(3, "qwk")
+        names.sort(key=lambda name: name != self.primary_metric)
+        return tuple(MetricSpec(name, name not in ("log_loss", "ece")) for name in names)
+
+    def make_scorer(
+        self, names: Sequence[str], predictions: Probabilities, labels: Targets, targets: Targets
+    ) -> ClassificationScorer:
+        """Labels give accuracy, balanced accuracy, macro F1 and kappa, probabilities the rest."""
+        return ClassificationScorer(names, predictions, labels, targets)
 
     def summary(self, metrics: dict[str, Any]) -> str:
         """The accuracy with its interval, and the primary metric where it is another one."""
