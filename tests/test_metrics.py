@@ -16,7 +16,7 @@ from podium.params import Params
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.params import EvaluateParams
-from podium.tasks.protocol import DataTask, MetricSpec
+from podium.tasks.protocol import DataTask
 
 K = 4
 
@@ -214,7 +214,7 @@ def test_impossible_probability_of_zero_is_finite() -> None:
 def test_primary_metric_is_the_reported_one(name: Any, higher: bool, predictions: Any) -> None:
     values, targets = predictions
     task: DataTask = make_task(primary_metric=name, bootstrap_draws=100)
-    assert task.primary == MetricSpec(name, higher)
+    assert (task.primary.name, task.primary.higher_is_better) == (name, higher)
     found = task.metrics(values, targets, [str(number) for number in range(len(targets))], 0)
     assert task.score(values, targets) == pytest.approx(found[name], abs=1e-6)
 

@@ -21,10 +21,15 @@ Scorer = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric's name, as in metrics/*.json, and its direction."""
+    """A metric's name, as in metrics/*.json, and its direction.
+
+    Attributes:
+        counts_right: whether it is the share of right answers: then tests of counts are exact.
+    """
 
     name: str
     higher_is_better: bool
+    counts_right: bool = False
 
 
 class DataTask(SubmissionTask, Protocol):

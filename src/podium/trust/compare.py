@@ -11,8 +11,8 @@ second, which is there because it is known:
   same rows (Efron and Tibshirani 1993, ch. 16; Field and Welsh 2007);
 - did as many images turn right as wrong: McNemar's exact test (McNemar 1947), on single images;
 - could the two runs be the same but for luck: a randomisation test of the primary metric that swaps
-  the runs in whole groups (Noreen 1989, ch. 2; Phipson and Smyth 2010 for the p-value). For accuracy
-  and groups of one image it is McNemar's test, drawn.
+  the runs in whole groups (Fisher 1935; Noreen 1989, ch. 2). For accuracy it is exact, and with
+  groups of one image it is McNemar's test; for other metrics swaps are drawn.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from podium.tasks.protocol import DataTask, MetricSpec, Scorer
 Positions = npt.NDArray[np.int64]
 Word = Literal["better", "worse", "noise"]
 
-# Swaps for each comparison that the p-values are corrected for: the smallest p that can come out is
-# about 1 / swaps, and times the number of comparisons it must stay well below 5 %.
+# Drawn swaps for each comparison that the p-values are corrected for: the smallest p that can come
+# out is about 1 / swaps, and times the number of comparisons it must stay well below 5 %.
 _SWAPS_PER_COMPARISON = 100
 # What two sums of the same numbers in another order may differ by.
 _ROUNDING = 1e-12
@@ -166,13 +166,17 @@ def compare(
     mended = np.flatnonzero(~right_before & right_after)
     broken = np.flatnonzero(right_before & ~right_after)
     moved = np.flatnonzero(~right_before & ~right_after & (before.labels != after.labels))
-    swaps = max(draws, _SWAPS_PER_COMPARISON * comparisons)
+    if task.primary.counts_right:
+        p = sign_flip_p(right_after.astype(np.int64) - right_before, groups)
+    else:
+        swaps = max(draws, _SWAPS_PER_COMPARISON * comparisons)
+        p = _drawn_swap_p(task.make_scorer([task.primary.name], *table), groups, swaps, seed)
     return Comparison(
         changes=tuple(
             Change(spec, *(float(numbers[place]) for numbers in (*values, low, high)))
             for place, spec in enumerate(task.compared)
         ),
-        p=_swap_p(task.make_scorer([task.primary.name], *table), groups, swaps, seed),
+        p=p,
         mcnemar_p=mcnemar_p(len(mended), len(broken)),
         mended=mended,
         broken=broken,
@@ -193,6 +197,30 @@ def mcnemar_p(mended: int, broken: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
+def sign_flip_p(gains: npt.NDArray[np.int64], groups: Sequence[str]) -> float:
+    """Two-sided exact p of a sum of whole numbers if each group's sum had either sign (Fisher 1935).
+
+    Args:
+        gains: of each row, int64 (n,): 1 where it turned right, -1 where it turned wrong.
+        groups: of each row.
+
+    Returns:
+        The share of all choices of signs whose sum is as far from 0; `mcnemar_p` where groups are
+        single rows.
+    """
+    _, numbers = np.unique(np.array(groups), return_inverse=True)
+    sums = np.zeros(int(numbers.max()) + 1, dtype=np.int64)
+    np.add.at(sums, numbers, gains)
+    sizes = np.abs(sums[sums != 0])
+    chances = np.ones(1)  # of each sum, from -total to total
+    for size in sizes.tolist():
+        step = np.zeros(2 * size + 1)
+        step[[0, -1]] = 0.5
+        chances = np.convolve(chances, step)
+    distance = np.abs(np.arange(len(chances)) - len(chances) // 2)
+    return min(1.0, float(chances[distance >= abs(int(sums.sum()))].sum()))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for being looked at together (Holm 1979), in their order.
 
@@ -209,7 +237,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _swap_p(scorer: Scorer, groups: Sequence[str], swaps: int, seed: int) -> float:
+def _drawn_swap_p(scorer: Scorer, groups: Sequence[str], swaps: int, seed: int) -> float:
     """Share of random swaps whose primary metric differs by as much as it does (Noreen 1989).
 
     The true assignment counts as one of them, so that p is never 0 (Phipson and Smyth 2010).

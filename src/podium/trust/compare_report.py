@@ -130,7 +130,8 @@ def make_sentences(result: RunComparison) -> list[str]:
         images += f" in {found.n_groups} groups"
     lines = [
         f"{images}: {len(found.mended)} turned right, {len(found.broken)} turned wrong "
-        f"(McNemar's exact p {describe_p(found.mcnemar_p)}), {len(found.moved)} are wrong otherwise",
+        f"(McNemar's exact p {describe_p(found.mcnemar_p)}), {len(found.moved)} are wrong with another "
+        "answer",
         f"by luck alone {found.primary.spec.name} differs as much with p {describe_p(found.p)} "
         "(runs swapped, group by group)",
     ]

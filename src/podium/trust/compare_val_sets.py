@@ -15,10 +15,10 @@ from podium.trust.compare_runs import StoredRun
 _SHOWN = 3
 # What must be the same of each image, and what is said where it is not.
 _SAME = {
-    "label": "{n} have another label",
-    "fold": "{n} were held out in another fold",
-    "pixel_hash": "{n} have other pixels",
-    "group_id": "{n} belong to another group",
+    "label": "another label",
+    "fold": "another held-out fold",
+    "pixel_hash": "other pixels",
+    "group_id": "another group",
 }
 # What can make the val set another one.
 _DECIDES = ("seed", "data.", "eda.", "split.", "competition.")
@@ -42,11 +42,11 @@ def check_same_val_set(before: StoredRun, after: StoredRun) -> None:
         if only:
             problems.append(f"{_images(len(only))} only in {name}: {_first(sorted(only))}")
     both = before.rows.merge(after.rows, on="image_id", suffixes=("_before", "_after"))
-    for column, sentence in _SAME.items():
+    for column, what in _SAME.items():
         differ = both[both[f"{column}_before"] != both[f"{column}_after"]]
         if len(differ):
-            said = sentence.format(n=_images(len(differ)))
-            problems.append(f"{said}: {_first(_describe(differ, column))}")
+            first = _first(_describe(differ, column))
+            problems.append(f"{what} in {_images(len(differ))}: {first}")
     if not problems:
         return
     for key in sorted(before.params.keys() | after.params.keys()):

@@ -23,6 +23,19 @@ Probabilities = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
 
 
+_SPECS = {
+    spec.name: spec
+    for spec in (
+        MetricSpec("accuracy", higher_is_better=True, counts_right=True),
+        MetricSpec("balanced_accuracy", higher_is_better=True),
+        MetricSpec("macro_f1", higher_is_better=True),
+        MetricSpec("qwk", higher_is_better=True),
+        MetricSpec("log_loss", higher_is_better=False),
+        MetricSpec("ece", higher_is_better=False),
+    )
+}
+
+
 @dataclass(frozen=True)
 class ClassificationData:
     """The data half of a classification task (see `podium.tasks.protocol.DataTask`).
@@ -59,7 +72,7 @@ class ClassificationData:
     @property
     def primary(self) -> MetricSpec:
         """The primary metric with its direction."""
-        return MetricSpec(self.primary_metric, higher_is_better=self.primary_metric != "log_loss")
+        return _SPECS[self.primary_metric]
 
     def targets(self, labels: Sequence[str]) -> Targets:
         """Class numbers, int64 (n,).
@@ -174,11 +187,12 @@ class ClassificationData:
     @property
     def compared(self) -> tuple[MetricSpec, ...]:
         """Accuracy, balanced accuracy, macro F1, kappa (ordinal), log loss, ECE; the primary first."""
-        names = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece"]
-        if self.ordinal:
-            names.insert(3, "qwk")
-        names.sort(key=lambda name: name != self.primary_metric)
-        return tuple(MetricSpec(name, name not in ("log_loss", "ece")) for name in names)
+        others = [
+            spec
+            for name, spec in _SPECS.items()
+            if name != self.primary_metric and (self.ordinal or name != "qwk")
+        ]
+        return (self.primary, *others)
 
     def make_scorer(
         self, names: Sequence[str], predictions: Probabilities, labels: Targets, targets: Targets
