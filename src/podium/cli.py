@@ -15,6 +15,9 @@ from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, else dvc's or Python's."""
+    root = _look_for_root(Path.cwd())
+    if root:
+        _run_own_code(root)  # before the words are read: it may know others
     arguments = _make_parser().parse_args(words)
     try:
         code = _dispatch(arguments)
@@ -37,10 +40,14 @@ def find_root(start: Path) -> Path:
     Raises:
         PodiumError: there is none.
     """
-    for folder in (start, *start.parents):
-        if (folder / "dvc.yaml").exists():
-            return folder
-    raise PodiumError(f"{start} is in no Podium repository: no dvc.yaml here or above")
+    root = _look_for_root(start)
+    if root is None:
+        raise PodiumError(f"{start} is in no Podium repository: no dvc.yaml here or above")
+    return root
+
+
+def _look_for_root(start: Path) -> Path | None:
+    return next((at for at in (start, *start.parents) if (at / "dvc.yaml").exists()), None)
 
 
 def _fail(message: str) -> int:
@@ -101,7 +108,6 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     root = find_root(Path.cwd())
-    _run_own_code(root)
     command = arguments.command
     if command == "predict":
         from podium.commands.predict import predict

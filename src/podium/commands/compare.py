@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from podium.errors import PodiumError, ProblemsError
 from podium.files import write_text
@@ -114,7 +115,8 @@ def _print(headline: str, table: Table, sentences: Sequence[str], markdown: bool
     for number, name in enumerate(table.header):
         # Numbers stand under each other; names and words begin on the left.
         is_number = bool(table.rows) and table.rows[0][number][:1] in "+-0123456789"
-        shown.add_column(Text(name), justify="right" if number and is_number else "left")
+        side: Literal["left", "right"] = "right" if number and is_number else "left"
+        shown.add_column(Text(name), justify=side, overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row))
     print(headline)

@@ -230,6 +230,8 @@ class Runs:
 
     def _note_edits(self, name: str, commit: str, params: dict[str, Any]) -> tuple[str, ...]:
         """That params.yaml beside the run says something else than what it ran with."""
+        if commit in {own for _, _, own in self._experiment_refs}:
+            return ()  # DVC made both at once
         text = self._show(commit, "params.yaml")
         if text is None:
             return ()
