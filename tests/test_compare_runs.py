@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +201,35 @@ def test_nothing_has_run(repository: Repository, content: str | None, words: str
     with pytest.raises(PodiumError, match=words) as caught:
         Runs(repository.root).load("workspace")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda text: "", "predictions/val.csv is damaged"),
+        (lambda text: text.replace("0.9", "high", 1), "could not convert string to float"),
+        (lambda text: text + text.splitlines()[1] + "\n", "expected each image of"),
+        (lambda text: text.replace("img/003", "img/xyz"), "expected each image of"),
+        (lambda text: text.splitlines()[0] + "\n", "expected each image of"),
+        (
+            lambda text: text.replace(",fold", ",part"),
+            "has no fold: that run is of another version",
+        ),
+    ],
+    ids=["empty", "no number", "twice", "unknown", "no rows", "no fold"],
+)
+def test_predictions_that_dvc_keeps_but_no_stage_wrote(
+    repository: Repository, edit: Callable[[str], str], words: str
+) -> None:
+    path = repository.root / "predictions/val.csv"
+    old = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    path.write_text(edit(path.read_text()))
+    new = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    lock = repository.root / "dvc.lock"
+    lock.write_text(lock.read_text().replace(old, new))
+    with pytest.raises(PodiumError, match=words) as caught:
+        Runs(repository.root).load("workspace")
+    assert str(caught.value).startswith("workspace: ")
 
 
 # --- what is compared

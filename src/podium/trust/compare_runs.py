@@ -11,7 +11,6 @@ all the rest; only the place of the cache is asked of DVC.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import subprocess
 from dataclasses import dataclass
@@ -143,8 +142,8 @@ class Runs:
         commit = self.resolve(name)
         stages = self._load_lock(name, commit)
         _check_whole(name, stages)
-        manifest = _read_csv(self._find(name, commit, stages, MANIFEST))
-        predictions = _read_csv(self._find(name, commit, stages, PREDICTIONS))
+        manifest = _read_csv(name, MANIFEST, self._find(name, commit, stages, MANIFEST))
+        predictions = _read_csv(name, PREDICTIONS, self._find(name, commit, stages, PREDICTIONS))
         missing = [column for column in COLUMNS if column not in manifest]
         if missing or "fold" not in predictions:
             raise PodiumError(
@@ -153,9 +152,16 @@ class Runs:
             )
         predictions = predictions.sort_values("image_id", ignore_index=True)
         columns = [str(name) for name in predictions.columns if str(name).startswith("p_")]
-        rows = predictions[["image_id", "fold"]].merge(
-            manifest[list(COLUMNS)], on="image_id", how="left", validate="1:1"
-        )
+        rows = predictions[["image_id", "fold"]].merge(manifest[list(COLUMNS)], on="image_id")
+        try:
+            probabilities = predictions[columns].astype("float64").to_numpy()
+        except ValueError as error:
+            raise PodiumError(f"{name}: {PREDICTIONS}: {error}") from None
+        if len(rows) != len(predictions) or not rows["image_id"].is_unique or rows.empty:
+            raise PodiumError(
+                f"{name}: expected each image of {PREDICTIONS} once in {MANIFEST}: they are not of "
+                "one run; `dvc repro` there, and commit"
+            )
         params = _params(name, stages)
         return StoredRun(
             name=name,
@@ -163,7 +169,7 @@ class Runs:
             inputs=_inputs(stages),
             rows=rows,
             classes=tuple(column.removeprefix("p_") for column in columns),
-            probabilities=predictions[columns].astype("float64").to_numpy(),
+            probabilities=probabilities,
             answers=self._load_answers(name, commit, stages),
             notes=self._note_edits(name, commit, params),
         )
@@ -197,7 +203,7 @@ class Runs:
         if text is None:
             raise PodiumError(f"{name} has no dvc.lock: nothing has run there yet")
         stages = parse_yaml(text, f"{name}: dvc.lock").get("stages")
-        if not isinstance(stages, dict) or "evaluate" not in stages:
+        if not isinstance(stages, dict) or not isinstance(stages.get("evaluate"), dict):
             raise PodiumError(
                 f"{name} has no predictions: its dvc.lock does not know the stage evaluate; "
                 "`dvc repro` there, and commit"
@@ -248,14 +254,19 @@ class Runs:
         """The text of a file as it is in `commit`; None where it has none."""
         if commit == WORKSPACE:
             file = self._root / path
-            return file.read_text(encoding="utf-8") if file.exists() else None
+            return file.read_text("utf-8", errors="replace") if file.exists() else None
         return self._git("show", f"{commit}:./{path}")
 
     def _git(self, *words: str) -> str | None:
         """What git says; None where it fails, or is not there."""
         try:
             done = subprocess.run(
-                ["git", *words], cwd=self._root, capture_output=True, text=True, check=False
+                ["git", *words],
+                cwd=self._root,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
             )
         except FileNotFoundError:
             return None
@@ -266,14 +277,21 @@ def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(name: str, path: str, file: Path) -> pd.DataFrame:
     """All cells as str; probabilities are made numbers later, exactly."""
-    return pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False)
+    try:
+        return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise PodiumError(f"{name}: {path} is damaged: {error}") from None
 
 
 def _outputs(stages: dict[str, Any]) -> dict[str, str]:
     """MD5 by path of what the stages made."""
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    return {
+        out["path"]: out.get("md5", "")
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+    }
 
 
 def _up_to_evaluate(stages: dict[str, Any]) -> list[str]:
@@ -294,7 +312,7 @@ def _check_whole(name: str, stages: dict[str, Any]) -> None:
     made = _outputs(stages)
     for stage in _up_to_evaluate(stages):
         for dep in stages[stage].get("deps", []):
-            if made.get(dep["path"], dep["md5"]) != dep["md5"]:
+            if dep["path"] in made and made[dep["path"]] != dep.get("md5"):
                 raise PodiumError(
                     f"{name} stopped half-way: {dep['path']} has changed since stage {stage} "
                     f"read it; `dvc repro` there, and commit"
@@ -317,7 +335,7 @@ def _params(name: str, stages: dict[str, Any]) -> dict[str, Any]:
 def _inputs(stages: dict[str, Any]) -> dict[str, str]:
     made = _outputs(stages)
     return {
-        dep["path"]: dep["md5"]
+        dep["path"]: dep.get("md5", "")
         for stage in _up_to_evaluate(stages)
         for dep in stages[stage].get("deps", [])
         if dep["path"] not in made
