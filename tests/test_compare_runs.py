@@ -19,6 +19,7 @@ from podium.cli import main
 from podium.errors import PodiumError, ProblemsError
 from podium.tasks.answers import Answers
 from podium.tasks.decoding import ClassWeights
+from podium.trust import compare_page
 from podium.trust.compare_report import compare_runs
 from podium.trust.compare_runs import Runs
 from tests.stored_runs import N, Repository, Written
@@ -377,6 +378,19 @@ def test_pictures_that_are_gone_or_others_by_now_are_not_shown(
     page = (repository.root / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 16
     assert page.count("not in this workspace") == 2
+
+
+def test_many_changed_images_are_listed_but_not_all_shown(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository.experiment("better", BETTER)
+    monkeypatch.setattr(compare_page, "PICTURES_SHOWN", 5)
+    call(capsys, monkeypatch, repository, "HEAD", "better", "--html", "page.html")
+    page = (repository.root / "page.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 5
+    assert "13 more, without picture" in page
+    for number in range(2, 20):
+        assert f"img/{number:03d}.png" in page
 
 
 def test_names_from_outside_are_text_in_the_page(

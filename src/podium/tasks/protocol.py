@@ -25,11 +25,13 @@ class MetricSpec:
 
     Attributes:
         counts_right: whether it is the share of right answers: then tests of counts are exact.
+        can_be_resampled: whether a bootstrap interval of it holds what it promises.
     """
 
     name: str
     higher_is_better: bool
     counts_right: bool = False
+    can_be_resampled: bool = True
 
 
 class DataTask(SubmissionTask, Protocol):

@@ -59,7 +59,7 @@ class Change:
     Attributes:
         spec: its name and direction.
         before, after: its values.
-        low, high: 95 % interval of after - before.
+        low, high: 95 % interval of after - before; NaN where `spec` cannot be resampled.
     """
 
     spec: MetricSpec
@@ -80,9 +80,9 @@ class Change:
 
     def judge(self, p: float) -> Word:
         """better or worse where both p and the interval say so, else noise."""
-        if p > 1 - CONFIDENCE or self.low <= 0 <= self.high:
-            return "noise"
-        return "better" if self.gain > 0 else "worse"
+        if p <= 1 - CONFIDENCE and (self.low > 0 or self.high < 0):
+            return "better" if self.gain > 0 else "worse"
+        return "noise"
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ def compare(
     ]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.array(drawn), [tail, 1 - tail], axis=0)
+    unsure = [not spec.can_be_resampled for spec in task.compared]
+    low[unsure] = high[unsure] = np.nan
     right_before, right_after = before.labels == targets, after.labels == targets
     mended = np.flatnonzero(~right_before & right_after)
     broken = np.flatnonzero(right_before & ~right_after)

@@ -115,7 +115,9 @@ def make_metric_table(result: RunComparison) -> Table:
             f"{change.before:.4f}",
             f"{change.after:.4f}",
             f"{change.difference:+.4f}",
-            f"{change.low:+.4f} to {change.high:+.4f}",
+            f"{change.low:+.4f} to {change.high:+.4f}"
+            if change.spec.can_be_resampled
+            else "not known",
         )
         for change in result.comparison.changes
     ]

@@ -31,7 +31,9 @@ _SPECS = {
         MetricSpec("macro_f1", higher_is_better=True),
         MetricSpec("qwk", higher_is_better=True),
         MetricSpec("log_loss", higher_is_better=False),
-        MetricSpec("ece", higher_is_better=False),
+        # A mean of absolute values, which are larger in every resample: 95 % intervals of its
+        # difference held the truth in 84 % of 500 pairs in one simulation, 99.8 % in another.
+        MetricSpec("ece", higher_is_better=False, can_be_resampled=False),
     )
 }
 
