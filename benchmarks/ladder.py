@@ -7,10 +7,10 @@ stdout, with --write also in docs/accuracy.md. Many hours on two cores for all o
 has trained is kept in .podium/ladder, so that a stopped ladder goes on where it was.
 
 A trick's points are the percent of images that are answered rightly with it and not without it; the
-interval is paired: the same images under both params (bootstrap over groups that belong together,
-95 %), so it knows the luck of the images, not that of the seed. Embedded: all test images, by one
-model. Real sets: two folds, the val images of fold 0; so half of the images teach and half of them
-judge, which leaves something to gain.
+interval and the word are those of `podium compare` (docs/compare.md): the same images under both params,
+drawn by groups that belong together, so they know the luck of the images, not that of the seed.
+Embedded: all test images, by one model. Real sets: two folds, the val images of fold 0; so half of the
+images teach and half of them judge, which leaves something to gain.
 
     make ladder
     python benchmarks/ladder.py --only embedded --tricks EMA views
@@ -22,7 +22,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from podium.intake.demo.plan import true_label
 from podium.intake.demo.spec import load_spec
 from podium.intake.demo.write import photo_name
 from podium.tasks.answers import load_answers
+from podium.tasks.table import make_data_task
+from podium.trust.compare import Comparison, Side, compare
 
 HEADER = (
     "| competition | params | it is worth, points (95 %, paired) | so it is | training, s |\n"
@@ -115,17 +117,29 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Result:
-    """Of one training: whether each image was answered rightly, and what it cost.
+    """Of one training: what it says of each image, in the order of their ids, and what it cost.
 
     Attributes:
-        right: bool by image id.
-        groups: by image id; images of one group are drawn together.
+        classes: names.
+        labels, targets: numbers of the classes answered, and of the true ones.
+        groups: images of one group are drawn together.
         seconds: of the features and train stages.
     """
 
-    right: pd.Series
-    groups: pd.Series
+    classes: list[str]
+    labels: list[int]
+    targets: list[int]
+    groups: list[str]
     seconds: float
+
+    def gain_over(self, base: Result) -> Comparison:
+        """How much better this one is, by accuracy."""
+        task = make_data_task("classification", classes=tuple(self.classes), ordinal=False)
+        sides = (self._side(base.labels), self._side(self.labels))
+        return compare(task, *sides, np.array(self.targets), self.groups, DRAWS, seed=0)
+
+    def _side(self, labels: list[int]) -> Side:
+        return Side(np.eye(len(self.classes))[labels], np.array(labels))
 
 
 def measure(clone: Path, is_embedded: bool) -> Result:
@@ -139,7 +153,7 @@ def measure(clone: Path, is_embedded: bool) -> Result:
     part = "test" if is_embedded else "val"
     values = pd.read_csv(clone / f"predictions/{part}.csv", index_col="image_id").filter(like="p_")
     decoded = load_answers(clone / "predictions/decoder.json").apply(values.to_numpy())
-    answers = values.columns.str.removeprefix("p_").to_numpy()[decoded.argmax(axis=1)]
+    classes = values.columns.str.removeprefix("p_").tolist()
     rows = manifest.loc[values.index]
     if is_embedded:
         spec = load_spec(clone / "data/raw")
@@ -147,7 +161,9 @@ def measure(clone: Path, is_embedded: bool) -> Result:
         truth = rows["listed_id"].map(names)
     else:
         truth = rows["label"]
-    return Result(pd.Series(answers == truth, values.index), rows["group_id"], seconds)
+    targets = [classes.index(name) for name in truth]
+    labels = decoded.argmax(axis=1).tolist()
+    return Result(classes, labels, targets, rows["group_id"].tolist(), seconds)
 
 
 def measure_once(clone: Path, name: str, params: Mapping[str, Any]) -> Result:
@@ -156,28 +172,11 @@ def measure_once(clone: Path, name: str, params: Mapping[str, Any]) -> Result:
     key = hashlib.sha256(json.dumps([commit, name, params], sort_keys=True).encode()).hexdigest()
     kept = KEPT / f"{key[:16]}.json"
     if kept.exists():
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        return Result(pd.Series(found["right"]), pd.Series(found["groups"]), found["seconds"])
+        return Result(**json.loads(kept.read_text(encoding="utf-8")))
     set_params(clone, params)
     result = measure(clone, name == "embedded")
-    what = {"right": result.right.to_dict(), "groups": result.groups.to_dict()}
-    write_json(kept, {"params": params, **what, "seconds": result.seconds})
+    write_json(kept, asdict(result))
     return result
-
-
-def compare(base: Result, other: Result) -> tuple[float, float, float]:
-    """Points by which `other` is better, with the paired 95 % interval."""
-    gain = other.right.astype(float) - base.right.astype(float)
-    by_group = gain.groupby(base.groups.loc[gain.index]).agg(["sum", "size"]).to_numpy()
-    draws = np.random.default_rng(0).integers(len(by_group), size=(DRAWS, len(by_group)))
-    drawn = by_group[draws].sum(axis=1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    return 100 * float(gain.mean()), 100 * float(low), 100 * float(high)
-
-
-def judge(low: float, high: float) -> str:
-    """One word about a trick that moves the score by `low` to `high` points."""
-    return "better" if low > 0 else "worse" if high < 0 else "noise"
 
 
 def climb(name: str, tricks: Sequence[str]) -> Iterator[str]:
@@ -187,8 +186,8 @@ def climb(name: str, tricks: Sequence[str]) -> Iterator[str]:
         set_params(clone, {**OWN_PARAMS[name], **WITHOUT_COMPRESSION})
         untouched = (clone / "params.yaml").read_text(encoding="utf-8")
         base = measure_once(clone, name, {})
-        accuracy = 100 * base.right.mean()
-        yield f"| {name} | default | {accuracy:.1f} % of {len(base.right)} | | {base.seconds:.0f} |"
+        accuracy, n = 100 * np.equal(base.labels, base.targets).mean(), len(base.targets)
+        yield f"| {name} | default | {accuracy:.1f} % of {n} | | {base.seconds:.0f} |"
         for word, table in (("without", WITHOUT), ("with", WITH)):
             for trick, params in table.items():
                 if (tricks and trick not in tricks) or trick in NOT_FOR.get(name, ()):
@@ -196,11 +195,14 @@ def climb(name: str, tricks: Sequence[str]) -> Iterator[str]:
                 (clone / "params.yaml").write_text(untouched, encoding="utf-8")
                 result = measure_once(clone, name, params)
                 # What a trick is worth is what is lost without it.
-                pair = (result, base) if word == "without" else (base, result)
-                gain, low, high = compare(*pair)
+                before, after = (result, base) if word == "without" else (base, result)
+                found = after.gain_over(before)
+                points = [
+                    100 * getattr(found.primary, key) for key in ("difference", "low", "high")
+                ]
                 yield (
-                    f"| {name} | {word} {trick} | {gain:+.1f} ({low:+.1f} to {high:+.1f}) "
-                    f"| {judge(low, high)} | {result.seconds:.0f} |"
+                    f"| {name} | {word} {trick} | {points[0]:+.1f} ({points[1]:+.1f} to "
+                    f"{points[2]:+.1f}) | {found.word} | {result.seconds:.0f} |"
                 )
 
 

@@ -7,7 +7,9 @@ something works on its own copy.
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,3 +251,34 @@ def test_all_folds_give_out_of_fold_predictions(copy: Path) -> None:
     size = metrics(copy, "submit")["details"][0]["submission.csv"]["model_mb"]
     assert size == pytest.approx(sum(card["weights"]["bytes"] for card in cards) / 1e6, abs=0.001)
     assert len((copy / "submission.csv").read_text().splitlines()) == 16
+
+
+def podium(clone: Path, *words: str) -> tuple[int, str]:
+    """The clone's own `podium`, which may know more commands than the installed one."""
+    script = "import sys; sys.path.insert(0, 'src'); from podium.cli import main; main()"
+    return run_any(clone, sys.executable, "-c", script, *words)
+
+
+def test_compare_tells_experiments_apart(experiment: tuple[Path, str], tmp_path: Path) -> None:
+    """An experiment with another lr, and one that was judged on another fold."""
+    clone = copy_clone(experiment[0], tmp_path / "clone")
+    (name,) = experiments(clone)
+    run(clone, "dvc", "exp", "run", "--name", "other-fold", "-S", "split.val_fold=1")
+    code, said = podium(clone, "compare", "HEAD", name, "--html", "page.html")
+    assert code == 0, said
+    assert f"{name} against HEAD: " in said
+    assert "param lr: 0.003 -> 0.0003" in said
+    assert "other code" not in said
+    changed = re.search(r"(\d+) turned right, (\d+) turned wrong .* (\d+) are wrong with", said)
+    assert changed is not None
+    shown = (clone / "page.html").read_text().count("data:image/jpeg;base64,")
+    assert shown == sum(map(int, changed.groups()))
+    code, said = podium(clone, "compare", "workspace", "HEAD")
+    assert code == 2
+    assert "only in HEAD" in said
+    assert "this may be why: split.val_fold: 1 against 0" in said
+    code, said = podium(clone, "compare", "--all")
+    assert code == 0
+    assert said.startswith("1 of 2 experiments against HEAD")
+    assert "left out: other-fold: another val set: " in said
+    assert run(clone, "git", "status", "--short", ".podium") == ""

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from podium.data.params import LOWER_IS_BETTER
 from podium.errors import PodiumError
 from podium.params import Params
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.params import EvaluateParams
-from podium.tasks.protocol import DataTask, MetricSpec
+from podium.tasks.protocol import DataTask
 
 K = 4
 
@@ -214,7 +215,7 @@ def test_impossible_probability_of_zero_is_finite() -> None:
 def test_primary_metric_is_the_reported_one(name: Any, higher: bool, predictions: Any) -> None:
     values, targets = predictions
     task: DataTask = make_task(primary_metric=name, bootstrap_draws=100)
-    assert task.primary == MetricSpec(name, higher)
+    assert (task.primary.name, task.primary.higher_is_better) == (name, higher)
     found = task.metrics(values, targets, [str(number) for number in range(len(targets))], 0)
     assert task.score(values, targets) == pytest.approx(found[name], abs=1e-6)
 
@@ -261,3 +262,10 @@ def test_params_are_strict() -> None:
     for change in ({"primary": "f1"}, {"bootstrap_draws": 99}, {"tta": "x"}, {"draws": 1}):
         with pytest.raises(ValidationError):
             View.model_validate({"evaluate": {**good, **change}})
+
+
+def test_organisers_and_tasks_agree_on_the_direction() -> None:
+    """`competition.rules` is read where no task is at hand."""
+    compared = ClassificationData(("a", "b"), ordinal=True).compared
+    lower = {spec.name for spec in compared if not spec.higher_is_better}
+    assert lower - {"ece"} == set(LOWER_IS_BETTER)

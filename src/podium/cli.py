@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, else dvc's or Python's."""
-    with contextlib.suppress(PodiumError):  # help and version are to be had anywhere
-        _run_own_code(find_root(Path.cwd()))  # first: another tree's code knows other words
+    root = _look_for_root(Path.cwd())
+    if root:
+        _run_own_code(root)  # before the words are read: it may know others
     arguments = _make_parser().parse_args(words)
     try:
         code = _dispatch(arguments)
@@ -40,10 +40,14 @@ def find_root(start: Path) -> Path:
     Raises:
         PodiumError: there is none.
     """
-    for folder in (start, *start.parents):
-        if (folder / "dvc.yaml").exists():
-            return folder
-    raise PodiumError(f"{start} is in no Podium repository: no dvc.yaml here or above")
+    root = _look_for_root(start)
+    if root is None:
+        raise PodiumError(f"{start} is in no Podium repository: no dvc.yaml here or above")
+    return root
+
+
+def _look_for_root(start: Path) -> Path | None:
+    return next((at for at in (start, *start.parents) if (at / "dvc.yaml").exists()), None)
 
 
 def _fail(message: str) -> int:
@@ -84,6 +88,19 @@ def _make_parser() -> argparse.ArgumentParser:
     log.add_argument("public", nargs="?", type=float, help="its public score, as 0.981")
     log.add_argument("--at", help="when it was handed in, UTC (now), as 2026-11-26T14:05")
     log.add_argument("--plot", action="store_true", help="draw public against val")
+    compare = commands.add_parser(
+        "compare", help="is run B better than run A, or is that noise? nothing is run again"
+    )
+    compare.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="A B: git revisions, experiments or 'workspace'; with --all the baseline (HEAD)",
+    )
+    compare.add_argument("--all", action="store_true", help="every experiment against one baseline")
+    compare.add_argument("--md", action="store_true", help="Markdown, for a pull request")
+    compare.add_argument("--html", type=Path, help="where the page of changed images goes")
+    compare.add_argument("--fail-if", choices=["worse"], help="exit with 1 where that is the word")
 
     repro = commands.add_parser("repro-check", help="the DAG in two clean clones, compared by hash")
     repro.add_argument("--subset", type=float, default=0.25, help="data.subset there (0.25)")
@@ -115,6 +132,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if command == "log-score":
         _log_score(arguments, root)
         return 0
+    if command == "compare":
+        return _compare(arguments, root)
     if command == "repro-check":
         from podium.commands.repro_check import repro_check
 
@@ -177,6 +196,25 @@ def _log_score(arguments: argparse.Namespace, root: Path) -> None:
         raise PodiumError("log-score: expected FILE and its public SCORE, or --plot alone")
     if arguments.plot:
         plot_ledger(root)
+
+
+def _compare(arguments: argparse.Namespace, root: Path) -> int:
+    from podium.commands.compare import compare_all, compare_two
+
+    names, fail_if_worse = arguments.runs, arguments.fail_if == "worse"
+    if arguments.all:
+        if len(names) > 1 or arguments.html:
+            raise PodiumError(
+                "podium compare --all takes one run, the baseline (HEAD unless said), and writes no "
+                "page: `podium compare A B` does"
+            )
+        return compare_all(root, names[0] if names else "HEAD", arguments.md, fail_if_worse)
+    if len(names) != 2:
+        raise PodiumError(
+            f"podium compare: expected two runs, as `podium compare HEAD workspace`, got {len(names)}"
+        )
+    before, after = names
+    return compare_two(root, before, after, arguments.md, arguments.html, fail_if_worse)
 
 
 def _run_own_code(root: Path) -> None:

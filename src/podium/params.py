@@ -109,20 +109,42 @@ def read_yaml(path: Path) -> dict[str, Any]:
         PodiumError: missing, not UTF-8, not YAML, or not a mapping.
     """
     try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PodiumError(f"{path} is missing: run from the top folder of the repository") from None
     except UnicodeDecodeError:
         raise PodiumError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping in `text` as plain Python values; `where` it comes from, for the message.
+
+    Raises:
+        PodiumError: not YAML, or not a mapping.
+    """
+    try:
+        tree = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise PodiumError(f"{path}{place}: not valid YAML: {error.problem}") from None
+        raise PodiumError(f"{where}{place}: not valid YAML: {error.problem}") from None
     except YAMLError as error:
-        raise PodiumError(f"{path}: not valid YAML: {error}") from None
+        raise PodiumError(f"{where}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise PodiumError(f"{path}: expected `key: value` lines, got {type(tree).__name__}")
+        raise PodiumError(f"{where}: expected `key: value` lines, got {type(tree).__name__}")
     return tree
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one mapping: `{"train": {"ema": 0.9}}` -> `{"train.ema": 0.9}`."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found.update(flatten(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _explain(path: Path, schema: type[BaseModel], detail: Any) -> str:

@@ -10,6 +10,7 @@ REMOVABLE = (
     Path(".podium/store"),
     Path(".podium/checkpoints"),
     Path(".podium/visualdl"),
+    Path(".podium/compare"),
     Path(".dvc/tmp"),
     Path(".mypy_cache"),
     Path(".ruff_cache"),

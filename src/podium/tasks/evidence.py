@@ -7,7 +7,7 @@ a bootstrap over groups, lies above 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,28 @@ def make_parts(
     return parts
 
 
+def draw_groups(groups: Sequence[str], draws: int, seed: int, subject: str) -> Iterator[Positions]:
+    """The rows of each bootstrap sample: whole groups, drawn with replacement.
+
+    Args:
+        groups: of each of the n rows; rows that are no independent evidence share one.
+        draws: how many samples.
+        seed: the run's.
+        subject: of the draws: other subjects draw otherwise.
+
+    Yields:
+        Positions of rows, which may repeat, int64; about n of them.
+    """
+    order = np.argsort(np.array(groups), kind="stable")
+    _, starts, sizes = np.unique(np.array(groups)[order], return_index=True, return_counts=True)
+    random = np.random.default_rng(derive_seed(seed, "bootstrap", subject))
+    for _ in range(draws):
+        drawn = random.integers(0, len(starts), len(starts))
+        ends = np.cumsum(sizes[drawn])
+        within = np.arange(ends[-1]) - np.repeat(ends - sizes[drawn], sizes[drawn])
+        yield order[np.repeat(starts[drawn], sizes[drawn]) + within]
+
+
 def gain_interval(
     gain: Callable[[Positions], float],
     evidence: Evidence,
@@ -100,17 +122,8 @@ def gain_interval(
     Returns:
         Low and high.
     """
-    order = np.argsort(np.array(evidence.groups), kind="stable")
-    _, starts, sizes = np.unique(
-        np.array(evidence.groups)[order], return_index=True, return_counts=True
-    )
-    random = np.random.default_rng(derive_seed(evidence.seed, "bootstrap", subject))
-    gains = np.empty(evidence.draws)
-    for draw in range(evidence.draws):
-        drawn = random.integers(0, len(starts), len(starts))
-        ends = np.cumsum(sizes[drawn])
-        within = np.arange(ends[-1]) - np.repeat(ends - sizes[drawn], sizes[drawn])
-        gains[draw] = gain(order[np.repeat(starts[drawn], sizes[drawn]) + within])
+    samples = draw_groups(evidence.groups, evidence.draws, evidence.seed, subject)
+    gains = np.array([gain(rows) for rows in samples])
     tail = (1 - CONFIDENCE) / 2 / comparisons
     low, high = np.quantile(gains, [tail, 1 - tail])
     return float(low), float(high)

@@ -5,7 +5,7 @@ This is the half that needs no tensors: eda, split, evaluate's numbers and submi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,13 +15,23 @@ import pandas as pd
 
 from podium.data.submission import SubmissionTask
 
+# Positions of rows (m,), which may repeat -> a value for each metric that was asked for, float64.
+Scorer = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]
+
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric's name, as in metrics/*.json, and its direction."""
+    """A metric's name, as in metrics/*.json, and its direction.
+
+    Attributes:
+        counts_right: whether it is the share of right answers: then tests of counts are exact.
+        can_be_resampled: whether a bootstrap interval of it holds what it promises.
+    """
 
     name: str
     higher_is_better: bool
+    counts_right: bool = False
+    can_be_resampled: bool = True
 
 
 class DataTask(SubmissionTask, Protocol):
@@ -70,6 +80,26 @@ class DataTask(SubmissionTask, Protocol):
         seed: int,
     ) -> dict[str, Any]:
         """All metrics with their intervals, ready for JSON; None where one is not defined."""
+
+    @property
+    def compared(self) -> tuple[MetricSpec, ...]:
+        """What two runs are compared by, each with its direction; the primary metric first."""
+
+    def make_scorer(
+        self,
+        names: Sequence[str],
+        predictions: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.int64],
+        targets: npt.NDArray[Any],
+    ) -> Scorer:
+        """Scores any choice of these n rows, fast enough for thousands of choices.
+
+        Args:
+            names: the metrics wanted, of `compared`.
+            predictions: (n, k), as they would be submitted where probabilities are.
+            labels: class numbers (n,), as they would be submitted where labels are.
+            targets: as `targets` gives them, (n,).
+        """
 
     def summary(self, metrics: dict[str, Any]) -> str:
         """The headline of `metrics` in a few words."""

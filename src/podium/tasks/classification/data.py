@@ -11,17 +11,32 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from podium.data.params import LOWER_IS_BETTER
 from podium.data.predictions import SUM_TOLERANCE
 from podium.data.soft_labels import parse_soft_label
 from podium.errors import PodiumError, did_you_mean
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.params import PrimaryMetric
+from podium.tasks.classification.scorer import ClassificationScorer
 from podium.tasks.evidence import Evidence, gain_interval
 from podium.tasks.protocol import MetricSpec
 
 Probabilities = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
+
+
+_SPECS = {
+    spec.name: spec
+    for spec in (
+        MetricSpec("accuracy", higher_is_better=True, counts_right=True),
+        MetricSpec("balanced_accuracy", higher_is_better=True),
+        MetricSpec("macro_f1", higher_is_better=True),
+        MetricSpec("qwk", higher_is_better=True),
+        MetricSpec("log_loss", higher_is_better=False),
+        # A mean of absolute values, which are larger in every resample: 95 % intervals of its
+        # difference held the truth in 84 % of 500 pairs in one simulation, 99.8 % in another.
+        MetricSpec("ece", higher_is_better=False, can_be_resampled=False),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class ClassificationData:
     @property
     def primary(self) -> MetricSpec:
         """The primary metric with its direction."""
-        return MetricSpec(self.primary_metric, self.primary_metric not in LOWER_IS_BETTER)
+        return _SPECS[self.primary_metric]
 
     def targets(self, labels: Sequence[str]) -> Targets:
         """Class numbers, int64 (n,).
@@ -176,19 +191,31 @@ class ClassificationData:
         table = measure.class_table(confusion, self.classes)
         return {**_rounded(found), "per_class": [_rounded(row) for row in table]}
 
+    @property
+    def compared(self) -> tuple[MetricSpec, ...]:
+        """Accuracy, balanced accuracy, macro F1, kappa (ordinal), log loss, ECE; the primary first."""
+        others = [
+            spec
+            for name, spec in _SPECS.items()
+            if name != self.primary_metric and (self.ordinal or name != "qwk")
+        ]
+        return (self.primary, *others)
+
+    def make_scorer(
+        self, names: Sequence[str], predictions: Probabilities, labels: Targets, targets: Targets
+    ) -> ClassificationScorer:
+        """Labels give accuracy, balanced accuracy, macro F1 and kappa, probabilities the rest."""
+        return ClassificationScorer(names, predictions, labels, targets)
+
     def _score_interval(
         self, predictions: Probabilities, targets: Targets, groups: Sequence[str], seed: int
     ) -> tuple[float, float]:
         """Of the primary metric: 95 %, percentiles of a bootstrap that draws whole groups."""
         evidence = Evidence(targets, groups, np.zeros_like(targets), self.bootstrap_draws, seed)
-        subject = f"score/{self.primary_metric}"
-        if self.primary_metric == "log_loss":
-            losses = measure.row_losses(targets, predictions)
-            return gain_interval(lambda rows: float(losses[rows].mean()), evidence, subject)
         labels = predictions.argmax(axis=1)
-        return gain_interval(
-            lambda rows: self.score_labels(labels[rows], targets[rows]), evidence, subject
-        )
+        score = self.make_scorer([self.primary_metric], predictions, labels, targets)
+        subject = f"score/{self.primary_metric}"
+        return gain_interval(lambda rows: float(score(rows)[0]), evidence, subject)
 
     def summary(self, metrics: dict[str, Any]) -> str:
         """The accuracy with its interval, and the primary metric where it is another one."""

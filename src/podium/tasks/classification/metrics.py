@@ -101,6 +101,12 @@ def log_loss(targets: Targets, probabilities: Probabilities) -> float:
     return float(row_losses(targets, probabilities).mean())
 
 
+def confidence_bins(confidence: Floats) -> npt.NDArray[np.int64]:
+    """The calibration bin, 0..14, of each top probability (n,)."""
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1
+    return np.clip(bins, 0, CALIBRATION_BINS - 1)
+
+
 def reliability(targets: Targets, probabilities: Probabilities) -> pd.DataFrame:
     """Confidence against accuracy in 15 equal bins of the top probability, (low, high].
 
@@ -109,8 +115,7 @@ def reliability(targets: Targets, probabilities: Probabilities) -> pd.DataFrame:
     """
     confidence = probabilities.max(axis=1)
     correct = (probabilities.argmax(axis=1) == targets).astype(np.float64)
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
-    bins = bins.astype(np.int64)
+    bins = confidence_bins(confidence)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     used = np.flatnonzero(counts)
     return pd.DataFrame(
