@@ -28,9 +28,9 @@ LAYERS = [
     {"engine"},
     {"slim", "report"},
     {"schema"},
+    {"commands"},
     {"doctor"},
     {"certify"},
-    {"commands"},
     {"cli"},
 ]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "PODIUM_LOSS_TRACE"
+_LONGEST_LINES = 200  # bytes that hold at least one whole line
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,24 @@ def read_loss_traces(folder: Path) -> dict[str, list[StepLoss]]:
     return {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
 
 
+def read_last_step(folder: Path) -> StepLoss | None:
+    """What was written last, cheaply: to be asked often while a training writes."""
+    paths = [path for path in folder.glob("*.csv") if path.stat().st_size]
+    if not paths:
+        return None
+    path = max(paths, key=lambda path: path.stat().st_mtime_ns)
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _LONGEST_LINES))
+        return _parse(stream.read().decode("utf-8").rstrip("\n").rpartition("\n")[2])
+
+
+def _parse(line: str) -> StepLoss:
+    epoch, epochs, step, loss = line.split(",")
+    return StepLoss(int(epoch), int(epochs), int(step), float.fromhex(loss))
+
+
 def _read(path: Path) -> list[StepLoss]:
-    rows = []
-    # A reader beside a living writer may see the beginning of a line.
-    for line in path.read_text(encoding="utf-8").rpartition("\n")[0].split("\n"):
-        if line:
-            epoch, epochs, step, loss = line.split(",")
-            rows.append(StepLoss(int(epoch), int(epochs), int(step), float.fromhex(loss)))
-    return rows
+    return [_parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def is_same_loss(first: float, second: float) -> bool:
