@@ -147,7 +147,9 @@ def _certify(arguments: argparse.Namespace, root: Path) -> int:
     if arguments.against is None:
         return certify(root, options)
     if arguments.full or arguments.set:
-        raise PodiumError("--against takes the params of the certificate: leave --full and --set out")
+        raise PodiumError(
+            "--against takes the params of the certificate: leave --full and --set out"
+        )
     return recheck(root, arguments.against, options)
 
 

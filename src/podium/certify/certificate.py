@@ -223,12 +223,12 @@ def find_unlike(certificate: Mapping[str, Any], given: Given) -> list[str]:
             f"the certificate is of other data: {theirs['files']} files of {theirs['bytes']} bytes in "
             f"{theirs['source']}, here {ours['files']} of {ours['bytes']}: bring the same data in"
         )
-    names = {
+    lines = {
         "code": "the code is another one",
         "lock": "requirements.lock is another one",
         "environment": "other packages, or another Python, are installed",
     }
-    return [line for name, line in names.items() if hashes[name] != given.hashes[name]]
+    return [line for name, line in lines.items() if hashes[name] != given.hashes[name]]
 
 
 def _differing(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

@@ -241,7 +241,8 @@ def _run_all(
     for trial in trials:
         if given is None or trial is not trials[0]:
             _check_disk(root, scratch, len(trials))
-            make_clone(root, scratch / trial.folder, options.overrides)
+            earlier = scratch / trials[0].folder if given else None
+            make_clone(root, scratch / trial.folder, options.overrides, earlier)
             given = given or read_given(scratch / trial.folder)
     assert given is not None
     stop = threading.Event()
@@ -339,5 +340,3 @@ def _write(folder: Path, name: str, content: Mapping[str, Any], page: str) -> No
         f"{content['verdict']}: {folder / name}.json and .html, "
         f"{content['measured']['seconds']:.0f} s in all, CPU class {content['cpu_class']}"
     )
-
-

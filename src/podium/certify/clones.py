@@ -54,8 +54,16 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def make_clone(root: Path, clone: Path, overrides: Mapping[str, Any]) -> None:
+def make_clone(
+    root: Path, clone: Path, overrides: Mapping[str, Any], earlier: Path | None = None
+) -> None:
     """Clone `root`'s last commit to `clone`, bring the data in and change params.
+
+    Args:
+        root: a git repository with a commit.
+        clone: does not exist yet.
+        overrides: params by dotted name.
+        earlier: another such clone; its data is taken where `root` has none.
 
     Raises:
         PodiumError: no data, or params that are not as they must be.
@@ -73,7 +81,7 @@ def make_clone(root: Path, clone: Path, overrides: Mapping[str, Any]) -> None:
     (clone / "dvc.lock").unlink(missing_ok=True)
     for output in declared_outputs(clone):
         (clone / output.path).unlink(missing_ok=True)
-    _bring_data(root, clone, competition.source, competition.name)
+    _bring_data(root, earlier or root, clone, competition.source, competition.name)
 
 
 def set_params(path: Path, changes: Mapping[str, Any]) -> None:
@@ -108,13 +116,14 @@ def _names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _bring_data(root: Path, clone: Path, source: str, name: str) -> None:
+def _bring_data(root: Path, earlier: Path, clone: Path, source: str, name: str) -> None:
     """Raw data is in no commit: copied from the checkout, or rendered anew where it is the demo; nor
     need the user's weights be."""
     if (root / WEIGHTS_FOLDER).is_dir():
         shutil.copytree(root / WEIGHTS_FOLDER, clone / WEIGHTS_FOLDER, dirs_exist_ok=True)
-    if (root / source).is_dir():
-        shutil.copytree(root / source, clone / source)
+    there = [place / source for place in (root, earlier) if (place / source).is_dir()]
+    if there:
+        shutil.copytree(there[0], clone / source)
         if not (clone / f"{source}.dvc").exists():
             run_dvc(clone, "add", source)
     elif name == "demo":

@@ -113,9 +113,9 @@ def find_loss_difference(
         for step in sorted(ours.keys() | theirs.keys()):
             n_steps += 1
             losses, others = ours.get(step, []), theirs.get(step, [])
-            same = losses and others
-            same = same and all(is_same_loss(losses[0].loss, row.loss) for row in losses + others)
-            if not same:
+            both = losses + others
+            same = all(is_same_loss(both[0].loss, row.loss) for row in both)
+            if not (losses and others and same):
                 known = (losses or others)[0]
                 odd = next((r for r in others if not is_same_loss(r.loss, known.loss)), None)
                 return LossDifference(

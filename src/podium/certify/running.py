@@ -265,7 +265,9 @@ def _wait_for_end(session: int) -> None:
     deadline = time.monotonic() + _SECONDS_TO_DIE
     while left := _members(session):
         if time.monotonic() > deadline:
-            raise PodiumError(f"after a kill there was still {left[0]}: a second writer could start")
+            raise PodiumError(
+                f"after a kill there was still {left[0]}: a second writer could start"
+            )
         time.sleep(0.02)
 
 
