@@ -148,7 +148,7 @@ def recheck(root: Path, path: Path, options: Options) -> int:
         certificate.hashes, outcome.hashes, certificate.losses, outcome.running.losses, stages
     )
     checks = [] if same_class else _check_loosely(certificate, outcome)
-    verdict = _judge(compared, checks, same_class)
+    verdict = judge(compared, checks, same_class)
     said = explain("here", compared)
     result = {
         "format": content["format"],
@@ -173,7 +173,8 @@ def recheck(root: Path, path: Path, options: Options) -> int:
     return 0 if verdict in (SAME, WITHIN) else 1
 
 
-def _judge(compared: Comparison, checks: Sequence[Check], same_class: bool) -> str:
+def judge(compared: Comparison, checks: Sequence[Check], same_class: bool) -> str:
+    """The word for a check against a certificate."""
     if compared.is_same:
         return SAME
     if same_class or not checks or not all(check.passes for check in checks):

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from podium.commands.dvc_notes import RWLOCK, find_cut_notes
-from podium.dag import DAG_FILE, declared_inputs
+from podium.dag import DAG_FILE, declared_inputs, look_up
 from podium.doctor.findings import FAIL, OK, WARN, Finding
 from podium.git_facts import find_changes, read_revision, run_git
 from podium.params import PARAMS_FILE, load_params, read_yaml
@@ -67,7 +67,8 @@ def check_inputs(root: Path) -> list[Finding]:
     if read_revision(root) is None:
         return []
     places = [*declared_inputs(root), DAG_FILE, PARAMS_FILE]
-    missing = [str(path) for path in places if not (root / path).exists()]
+    source = Path(find_source(root) or ".")  # `check_data` speaks of it
+    missing = [str(path) for path in places if path != source and not (root / path).exists()]
     found = []
     if missing:
         advice = "`podium run` brings data in; the rest `git checkout`"
@@ -239,12 +240,17 @@ def _read_flocks(path: Path) -> dict[int, int]:
 
 def check_data(root: Path) -> list[Finding]:
     """Whether the competition's files are here."""
-    competition = read_yaml(root / PARAMS_FILE).get("competition")
-    source = competition.get("source") if isinstance(competition, dict) else None
-    if isinstance(source, str) and not (root / source).is_dir():
+    source = find_source(root)
+    if source and not (root / source).is_dir():
         advice = "`podium run` brings it from DVC's cache or renders the demo; else `podium init`"
         return [Finding(WARN, "data", f"{source} is missing", advice)]
     return []
+
+
+def find_source(root: Path) -> str | None:
+    """`competition.source`; None where params.yaml has none."""
+    source = look_up(read_yaml(root / PARAMS_FILE), "competition.source")
+    return source if isinstance(source, str) else None
 
 
 def _list(names: Iterable[str]) -> str:
