@@ -55,7 +55,7 @@ def locked_packages(root: Path) -> dict[str, str]:
             continue  # hashes and comments
         try:
             requirement = Requirement(line.rstrip(" \\"))
-            (version,) = [part.version for part in requirement.specifier]
+            (version,) = [s.version for s in requirement.specifier if s.operator == "=="]
         except (InvalidRequirement, ValueError):
             raise PodiumError(
                 f"{LOCK_FILE}, line {number}: expected `name==version`, got {line!r}: "

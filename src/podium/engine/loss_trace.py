@@ -53,8 +53,12 @@ def open_loss_trace(name: str) -> Iterator[OnStep]:
 
 
 def read_loss_traces(folder: Path) -> dict[str, list[StepLoss]]:
-    """All of a folder's traces by name, each in the order of writing; empty where there are none."""
-    return {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+    """All of a folder's traces by name, each in the order of writing; empty where there are none.
+
+    In the order of training: fold0, fold1, ..., fold10, then the second round's.
+    """
+    paths = sorted(folder.glob("*.csv"), key=lambda path: (len(path.stem), path.stem))
+    return {path.stem: _read(path) for path in paths}
 
 
 def read_last_step(folder: Path) -> StepLoss | None:
