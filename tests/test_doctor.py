@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -204,6 +205,8 @@ def test_missing_and_linked_inputs(tree: Path) -> None:
 def test_git(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "notes.txt").write_text("")
     assert only(check_git(tree), OK).said.endswith("not committed: notes.txt")
+    Path(os.fsdecode(os.fsencode(tree) + b"/odd \xff.txt")).write_text("")
+    assert only(check_git(tree), OK).said.endswith("notes.txt, odd \ufffd.txt")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.delenv("GIT_AUTHOR_EMAIL", raising=False)
     git(tree, "config", "--unset", "user.email")

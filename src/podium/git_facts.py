@@ -5,6 +5,7 @@ For metrics/measured/ and messages only: no output of a stage may depend on it.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -51,5 +52,10 @@ def find_changes(root: Path) -> list[str]:
             next(entries)  # the old name
         path = Path(entry[3:])
         if not any(path == place or place in path.parents for place in written):
-            changed.append(entry[3:])
+            changed.append(show_name(entry[3:]))
     return sorted(changed)
+
+
+def show_name(name: str) -> str:
+    """A file's name as text that can be printed, whatever bytes it has."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -6,11 +6,13 @@ folder that no stage and no commit knows, and an exit code.
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -83,8 +85,8 @@ def certify(root: Path, options: Options, trials: Sequence[Trial] = TRIALS) -> i
     """
     start = time.monotonic()
     _announce(root, options)
-    with _scratch(options.keep) as scratch:
-        given, outcomes = _run_all(root, scratch, options, trials)
+    with scratch_folder(options.keep) as scratch:
+        given, outcomes = run_all(root, scratch, options, trials)
         stages = list(load_stages(scratch / trials[0].folder))
     reference = outcomes[0]
     runs, lines, verdict = [], [], SAME
@@ -134,7 +136,7 @@ def recheck(root: Path, path: Path, options: Options) -> int:
     options = Options(dict(content["overrides"]), options.output, 1, options.keep)
     _announce(root, options)
     same_class = content["cpu_class"] == cpu_class()
-    with _scratch(options.keep) as scratch:
+    with scratch_folder(options.keep) as scratch:
         clone = scratch / REFERENCE.folder
         make_clone(root, clone, options.overrides)
         given = read_given(clone)
@@ -143,7 +145,7 @@ def recheck(root: Path, path: Path, options: Options) -> int:
             print(f"note: {line} than the certificate's", flush=True)
         stages = list(load_stages(clone))
         _check_stages(certificate, stages)
-        _, (outcome,) = _run_all(root, scratch, options, (REFERENCE,), given)
+        _, (outcome,) = run_all(root, scratch, options, (REFERENCE,), given)
     compared = compare(
         certificate.hashes, outcome.hashes, certificate.losses, outcome.running.losses, stages
     )
@@ -214,24 +216,20 @@ def _announce(root: Path, options: Options) -> None:
     print(f"params as committed{f', but {shown}' if shown else ''}", flush=True)
 
 
-class _scratch:
+@contextlib.contextmanager
+def scratch_folder(keep: bool) -> Iterator[Path]:
     """A folder for the clones, removed in the end unless they are to be kept."""
-
-    def __init__(self, keep: bool) -> None:
-        self._keep = keep
-
-    def __enter__(self) -> Path:
-        self._path = Path(tempfile.mkdtemp(prefix="podium-certify-"))
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        if self._keep:
-            print(f"the clones are in {self._path}")
+    path = Path(tempfile.mkdtemp(prefix="podium-certify-"))
+    try:
+        yield path
+    finally:
+        if keep:
+            print(f"the clones are in {path}")
         else:
-            shutil.rmtree(self._path)
+            shutil.rmtree(path)
 
 
-def _run_all(
+def run_all(
     root: Path,
     scratch: Path,
     options: Options,
@@ -326,11 +324,14 @@ def _make_row(
 
 
 def _measure(root: Path, start: float) -> dict[str, Any]:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "revision": read_revision(root),
         "not_committed": find_changes(root),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
+        # Of all that ended in order: what a kill orphaned has no parent to count it.
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
     }
 
 
@@ -339,5 +340,6 @@ def _write(folder: Path, name: str, content: Mapping[str, Any], page: str) -> No
     write_text(folder / f"{name}.html", page)
     print(
         f"{content['verdict']}: {folder / name}.json and .html, "
-        f"{content['measured']['seconds']:.0f} s in all, CPU class {content['cpu_class']}"
+        f"{content['measured']['seconds']:.0f} s in all ({content['measured']['cpu_seconds']:.0f} s of "
+        f"CPU), CPU class {content['cpu_class']}"
     )

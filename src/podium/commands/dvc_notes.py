@@ -61,7 +61,6 @@ def _is_lock(path: Path) -> bool:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text(encoding="utf-8") or "{}")
+        return isinstance(json.loads(path.read_text(encoding="utf-8") or "{}"), dict)
     except ValueError:
         return False
-    return True

@@ -16,7 +16,7 @@ import psutil
 from podium.commands.dvc_notes import RWLOCK, find_cut_notes
 from podium.dag import DAG_FILE, declared_inputs, look_up
 from podium.doctor.findings import FAIL, OK, WARN, Finding
-from podium.git_facts import find_changes, read_revision, run_git
+from podium.git_facts import find_changes, read_revision, run_git, show_name
 from podium.params import PARAMS_FILE, load_params, read_yaml
 from podium.stage import LOCKS
 
@@ -254,6 +254,6 @@ def find_source(root: Path) -> str | None:
 
 
 def _list(names: Iterable[str]) -> str:
-    known = list(names)
+    known = [show_name(name) for name in names]
     more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
     return ", ".join(known[:_SHOWN]) + more
