@@ -44,7 +44,7 @@ from podium.dag import load_stages
 from podium.errors import PodiumError
 from podium.files import write_json, write_text
 from podium.git_facts import find_changes, read_revision
-from podium.runtime import cpu_class
+from podium.runtime import available_cores, cpu_class
 
 OUTPUT = Path(".podium/certificate")
 # Of the demo this is minutes for four runs; every stage and every kind of step is in it.
@@ -85,6 +85,8 @@ def certify(root: Path, options: Options, trials: Sequence[Trial] = TRIALS) -> i
     """
     start = time.monotonic()
     _announce(root, options)
+    if available_cores() == 1 and any(trial.cores for trial in trials):
+        print("note: one core is all there is here, so no other number of cores is tried")
     with scratch_folder(options.keep) as scratch:
         given, outcomes = run_all(root, scratch, options, trials)
         stages = list(load_stages(scratch / trials[0].folder))
