@@ -36,6 +36,7 @@ bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/training_speed.py
 	@$(BIN)/python benchmarks/real_data.py --only lemon --head
 	@$(BIN)/python benchmarks/kills.py
+	@$(BIN)/python benchmarks/cpu_classes.py
 
 check-real: $(STAMP)  ## the real competitions beside the repository, where they are
 	@$(BIN)/python benchmarks/real_data.py --write

@@ -6,14 +6,18 @@ The real DAG is `make certify`, run by CI.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from podium.certify.certificate import find_unlike, load_certificate, read_given
@@ -39,7 +43,7 @@ from podium.dag import declared_outputs
 from podium.engine.loss_trace import StepLoss
 from podium.errors import PodiumError
 from podium.params import read_yaml
-from tests.competition import commit, copy_clone, make_clone, run
+from tests.competition import commit, copy_clone, make_clone, run, running
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -486,6 +490,38 @@ def test_planted_faults_are_caught_and_named(
     assert "Not reproducible" in (output / "certificate.html").read_text()
     with pytest.raises(PodiumError, match="certifies nothing"):
         load_certificate(output / "certificate.json")
+
+
+@pytest.mark.dag
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_and_kill_leave_nothing_running(
+    quick: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    work = (
+        "from pathlib import Path; from podium.certify.certify import Options, certify; "
+        "from podium.certify.trials import TRIALS; "
+        f"certify(Path({str(quick)!r}), Options({{'epochs': 999}}, jobs=2), TRIALS[:2])"
+    )
+    words = ["env", f"TMPDIR={tmp_path}", sys.executable, "-c", work]
+    with running(quick, *words) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.endswith(": train\n"):
+                break
+        os.kill(process.pid, number)
+        process.wait(timeout=60)
+        deadline = time.monotonic() + 20
+        while left := [one for one in psutil.process_iter(["cwd"]) if is_below(one, tmp_path)]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    if number == signal.SIGINT:
+        assert list(tmp_path.glob("podium-certify-*")) == []
+
+
+def is_below(process: psutil.Process, folder: Path) -> bool:
+    """Whether a living process works in that folder."""
+    cwd = process.info["cwd"]
+    return cwd is not None and folder in Path(cwd).parents
 
 
 @pytest.mark.parametrize(
