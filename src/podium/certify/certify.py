@@ -83,7 +83,7 @@ def certify(root: Path, options: Options, trials: Sequence[Trial] = TRIALS) -> i
     Raises:
         PodiumError: no commit, no data, wrong params, or a run that failed.
     """
-    start = time.monotonic()
+    about = _About(root)
     _announce(root, options)
     if available_cores() == 1 and any(trial.cores for trial in trials):
         print("note: one core is all there is here, so no other number of cores is tried")
@@ -108,7 +108,7 @@ def certify(root: Path, options: Options, trials: Sequence[Trial] = TRIALS) -> i
         runs,
         verdict,
         Tolerances(),
-        _measure(root, start),
+        about.measure(),
     )
     for line in lines:
         print(line)
@@ -132,7 +132,7 @@ def recheck(root: Path, path: Path, options: Options) -> int:
     Raises:
         PodiumError: as in `certify`; no certificate; other params or data.
     """
-    start = time.monotonic()
+    about = _About(root)
     certificate = load_certificate(path)
     content = certificate.content
     options = Options(dict(content["overrides"]), options.output, 1, options.keep)
@@ -140,7 +140,7 @@ def recheck(root: Path, path: Path, options: Options) -> int:
     same_class = content["cpu_class"] == cpu_class()
     with scratch_folder(options.keep) as scratch:
         clone = scratch / REFERENCE.folder
-        make_clone(root, clone, options.overrides)
+        make_clone(root, clone, options.overrides, check_committed(root))
         given = read_given(clone)
         unlike = find_unlike(content, given)
         for line in unlike:
@@ -166,7 +166,7 @@ def recheck(root: Path, path: Path, options: Options) -> int:
         "checks": [{**asdict(check), "passes": check.passes} for check in checks],
         "scores": {"certificate": content["scores"], "here": dict(outcome.scores)},
         "given": dict(given.facts),
-        "measured": _measure(root, start),
+        "measured": about.measure(),
     }
     print(said)
     for check in checks:
@@ -238,12 +238,24 @@ def run_all(
     trials: Sequence[Trial],
     given: Given | None = None,
 ) -> tuple[Given, list[Outcome]]:
-    """Make the clones that are not there yet, run the trials, `jobs` side by side."""
+    """Make the clones that are not there yet, run the trials, `jobs` side by side.
+
+    Args:
+        root: a git repository with a commit.
+        scratch: where the clones stand.
+        options: overrides, jobs and keep are used.
+        trials: the runs.
+        given: what the first was given, where its clone is there.
+
+    Returns:
+        what the first was given; an outcome each.
+    """
+    revision = check_committed(root)
     for trial in trials:
         if given is None or trial is not trials[0]:
             _check_disk(root, scratch, len(trials))
             earlier = scratch / trials[0].folder if given else None
-            make_clone(root, scratch / trial.folder, options.overrides, earlier)
+            make_clone(root, scratch / trial.folder, options.overrides, revision, earlier)
             given = given or read_given(scratch / trial.folder)
     assert given is not None
     stop = threading.Event()
@@ -308,7 +320,7 @@ def _make_row(
         "name": trial.name,
         "what": trial.what,
         "cores": running.cores,
-        "workers": trial.workers or "as many as usual",
+        "workers": trial.workers or "usual",
         "environment": dict(trial.environment),
         "kills": [{**asdict(kill), "said": describe_kill(kill)} for kill in running.kills],
         "seconds": round(running.seconds, 1),
@@ -325,16 +337,27 @@ def _make_row(
     return row
 
 
-def _measure(root: Path, start: float) -> dict[str, Any]:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "revision": read_revision(root),
-        "not_committed": find_changes(root),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - start, 1),
-        # Of all that ended in order: what a kill orphaned has no parent to count it.
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-    }
+class _About:
+    """What is true of this check only; git may move on while it runs.
+
+    Args:
+        root: of the repository, before it is cloned.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._start = time.monotonic()
+        self._facts = {"revision": read_revision(root), "not_committed": find_changes(root)}
+
+    def measure(self) -> dict[str, Any]:
+        """When all is done."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            **self._facts,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._start, 1),
+            # Of all that ended in order: what a kill orphaned has no parent to count it.
+            "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        }
 
 
 def _write(folder: Path, name: str, content: Mapping[str, Any], page: str) -> None:

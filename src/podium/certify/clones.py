@@ -25,14 +25,18 @@ from podium.params import PARAMS_FILE, load_params, read_yaml
 from podium.schema import AllParams
 
 
-def check_committed(root: Path) -> None:
-    """Raises:
-    PodiumError: `root` is no git repository with a commit.
+def check_committed(root: Path) -> str:
+    """The last commit of `root`.
+
+    Raises:
+        PodiumError: it is no git repository with a commit.
     """
-    if read_revision(root) is None:
+    revision = read_revision(root)
+    if revision is None:
         raise PodiumError(
             f"certify clones the last commit, and {root} has none: git init, git add, git commit"
         )
+    return revision
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -55,24 +59,32 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
 
 
 def make_clone(
-    root: Path, clone: Path, overrides: Mapping[str, Any], earlier: Path | None = None
+    root: Path,
+    clone: Path,
+    overrides: Mapping[str, Any],
+    revision: str,
+    earlier: Path | None = None,
 ) -> None:
-    """Clone `root`'s last commit to `clone`, bring the data in and change params.
+    """Clone a commit of `root` to `clone`, bring the data in and change params.
 
     Args:
         root: a git repository with a commit.
         clone: does not exist yet.
         overrides: params by dotted name.
+        revision: the commit; the same for all clones, though a user commits in the meantime.
         earlier: another such clone; its data is taken where `root` has none.
 
     Raises:
         PodiumError: no data, or params that are not as they must be.
     """
     clone.parent.mkdir(parents=True, exist_ok=True)
-    words = ["git", "clone", "--quiet", "--no-hardlinks", str(root), str(clone)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PodiumError(f"git clone of {root} failed: {' '.join(done.stderr.split())}")
+    for words in (
+        ["clone", "--quiet", "--no-hardlinks", "--no-checkout", str(root), str(clone)],
+        ["-C", str(clone), "checkout", "--quiet", "--detach", revision],
+    ):
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PodiumError(f"git clone of {root} failed: {' '.join(done.stderr.split())}")
     # Also where the committed config or a shared setting names another cache.
     (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
     set_params(clone / PARAMS_FILE, overrides)

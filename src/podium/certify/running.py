@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -284,5 +283,5 @@ def _members(session: int) -> list[psutil.Process]:
 
 def describe_kill(kill: Kill) -> str:
     """One line of a page."""
-    place = re.sub(r"^after ", "from after ", kill.went_on) or "from the start"
+    place = kill.went_on or "from the start"
     return f"{kill.target} in epoch {kill.epoch}, step {kill.step}; went on {place}"
