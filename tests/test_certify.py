@@ -437,7 +437,7 @@ def check_again(quick: Path, output: Path, capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     assert recheck(quick, path, Options(output=output)) == 1
     assert "OUTSIDE  metrics/evaluate.json: accuracy: 0.2, allowed 0.05" in capsys.readouterr().out
-    assert "outside" in (output / "recheck.html").read_text()
+    assert "Outside: metrics/evaluate.json: accuracy, by 0.2" in (output / "recheck.html").read_text()
     again = load(output, "recheck")
     assert (again["verdict"], again["compared_by"]) == ("different", "tolerances")
     assert [check["passes"] for check in again["checks"]] == [True, True, False, True, True]
