@@ -181,7 +181,7 @@ def test_uncommitted_inputs_that_a_queued_experiment_would_miss(tree: Path) -> N
     git(tree, "add", "src/new.py", "data/weights/mine.safetensors")
     only(check_inputs(tree), OK)
     git(tree, "rm", "--cached", "--quiet", "data/raw.dvc")
-    assert only(check_inputs(tree), WARN).said.endswith("1 files: data/raw.dvc")
+    assert only(check_inputs(tree), WARN).said.endswith("miss 1 file: data/raw.dvc")
 
 
 def test_ignored_inputs_are_missed_too(tree: Path) -> None:

@@ -86,7 +86,8 @@ def check_inputs(root: Path) -> list[Finding]:
     unseen = find_unseen_inputs(root, [path for path in places if str(path) not in outside])
     if unseen:
         advice = "`git add` them, or `dvc add` what is big, and commit"
-        said = f"a queued experiment would miss {len(unseen)} files: {_list(unseen)}"
+        files = "1 file" if len(unseen) == 1 else f"{len(unseen)} files"
+        said = f"a queued experiment would miss {files}: {_list(unseen)}"
         found.append(Finding(WARN, "inputs", said, advice))
     return found or [Finding(OK, "inputs", "git and DVC know all that stages read")]
 
