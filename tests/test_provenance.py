@@ -22,7 +22,7 @@ from podium.engine.loss_trace import (
     read_loss_traces,
 )
 from podium.engine.processes import Alone
-from podium.engine.provenance import hash_params, make_card_hashes
+from podium.engine.provenance import hash_json, make_card_hashes
 from podium.engine.runs import Run
 from podium.engine.training import train
 from podium.errors import PodiumError
@@ -71,9 +71,9 @@ def test_card_hashes_follow_what_the_stage_declares_and_nothing_else(tree: Path)
 
 
 def test_params_are_hashed_by_content() -> None:
-    assert hash_params({"a": 1, "b": [1.5, None]}) == hash_params({"b": [1.5, None], "a": 1})
-    assert hash_params({"a": 1}) != hash_params({"a": 1.0})
-    assert hash_params({"a": "1"}) != hash_params({"a": 1})
+    assert hash_json({"a": 1, "b": [1.5, None]}) == hash_json({"b": [1.5, None], "a": 1})
+    assert hash_json({"a": 1}) != hash_json({"a": 1.0})
+    assert hash_json({"a": "1"}) != hash_json({"a": 1})
 
 
 def test_what_dvc_yaml_declares(tree: Path) -> None:

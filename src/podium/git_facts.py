@@ -19,7 +19,8 @@ def run_git(root: Path, *words: str) -> str:
     """What git says in `root`; "" where it fails, or where there is none."""
     try:
         done = subprocess.run(
-            ["git", *words],
+            # Only to look: a refreshed index would be locked just when dvc or the user commits.
+            ["git", "--no-optional-locks", *words],
             cwd=root,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -25,14 +25,13 @@ from podium.certify.tolerances import (
 )
 from podium.dag import look_up
 from podium.doctor.installation import (
-    LOCK_FILE,
     find_mismatches,
     hash_packages,
     installed_packages,
     locked_packages,
 )
 from podium.engine.loss_trace import StepLoss
-from podium.engine.provenance import hash_params
+from podium.engine.provenance import LOCK_FILE, hash_json
 from podium.errors import PodiumError
 from podium.git_facts import run_git
 from podium.models.params import WEIGHTS_FOLDER
@@ -88,10 +87,10 @@ def read_given(clone: Path) -> Given:
     return Given(
         params=params,
         hashes={
-            "code": hash_params({"tree": run_git(clone, "ls-tree", "-r", "HEAD", "--", *_CODE)}),
-            "inputs": hash_params({"data": inputs["sha256"], "weights": weights["sha256"]}),
-            "params": hash_params(dict(params)),
-            "lock": hash_params({"lock": (clone / LOCK_FILE).read_text(encoding="utf-8")}),
+            "code": hash_json({"tree": run_git(clone, "ls-tree", "-r", "HEAD", "--", *_CODE)}),
+            "inputs": hash_json({"data": inputs["sha256"], "weights": weights["sha256"]}),
+            "params": hash_json(dict(params)),
+            "lock": hash_json({"lock": (clone / LOCK_FILE).read_text(encoding="utf-8")}),
             "environment": hash_packages({**packages, "python": platform.python_version()}),
         },
         facts={

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from podium.engine.provenance import LOCK_FILE
 from podium.errors import PodiumError
-
-LOCK_FILE = Path("requirements.lock")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def make_card_hashes(stage: str, root: Path = Path()) -> dict[str, str]:
         root: of the tree.
 
     Returns:
-        params_sha256: of the params that the stage declares, see `hash_params`;
+        params_sha256: of the params that the stage declares, see `hash_json`;
         manifest_sha256: of data/manifest.csv, which has the hash of every image;
         lock_sha256: of requirements.lock.
 
@@ -34,16 +34,16 @@ def make_card_hashes(stage: str, root: Path = Path()) -> dict[str, str]:
         PodiumError: a file is missing.
     """
     return {
-        "params_sha256": hash_params(declared_params(root, stage)),
+        "params_sha256": hash_json(declared_params(root, stage)),
         "manifest_sha256": _hash_file(root / MANIFEST),
         "lock_sha256": _hash_file(root / LOCK_FILE),
     }
 
 
-def hash_params(params: dict[str, Any]) -> str:
-    """SHA-256 of params as JSON with sorted keys: the order in params.yaml and its comments do not
+def hash_json(content: dict[str, Any]) -> str:
+    """SHA-256 of content as JSON with sorted keys: the order in params.yaml and its comments do not
     count."""
-    text = json.dumps(params, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
