@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test test-slow check lock clean repro-check bench check-real ladder
+.PHONY: run test test-slow check lock clean certify bench check-real ladder
 
 run: $(STAMP)  ## fresh clone -> submission
 	@$(BIN)/podium run
@@ -27,8 +27,8 @@ check: $(STAMP)  ## lint, format, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-repro-check: $(STAMP)  ## two clean clones, every declared output compared by hash
-	@$(BIN)/podium repro-check
+certify: $(STAMP)  ## four runs in clean clones, one of them killed; every declared output compared
+	@$(BIN)/podium certify
 
 bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/eda_speed.py
@@ -36,6 +36,7 @@ bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/training_speed.py
 	@$(BIN)/python benchmarks/real_data.py --only lemon --head
 	@$(BIN)/python benchmarks/kills.py
+	@$(BIN)/python benchmarks/cpu_classes.py
 
 check-real: $(STAMP)  ## the real competitions beside the repository, where they are
 	@$(BIN)/python benchmarks/real_data.py --write

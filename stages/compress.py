@@ -14,6 +14,7 @@ from podium.data.params import CompetitionParams
 from podium.data.rules import check_tta
 from podium.data.splits import load_splits
 from podium.data.views import describe_cost
+from podium.engine.provenance import make_card_hashes
 from podium.engine.scoring import load_calibration_images, make_val_set
 from podium.engine.weights import find_folds, fold_folder, load_network
 from podium.files import write_json, write_metrics
@@ -48,6 +49,7 @@ def main() -> None:
     )
     fold = find_folds(Path("models"))[0]
     network, preprocessing, card = load_network(fold_folder(Path("models"), fold))
+    card["hashes"] = {"train": card["hashes"], NAME: make_card_hashes(NAME)}
     manifest = load_manifest(Path("data/manifest.csv"))
     val = make_val_set(manifest, load_splits(Path("data/splits.csv")), fold)
     targets = task.targets(val.labels)

@@ -19,6 +19,7 @@ from podium.engine.curves import make_curve
 from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
+from podium.engine.provenance import LOCK_FILE, make_card_hashes
 from podium.engine.pseudo_labels import fit_rounds
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
@@ -51,6 +52,7 @@ DATA = [
     Path("data/splits.csv"),
     Path("data/train_list.csv"),
     Path("features/features.json"),
+    LOCK_FILE,
 ]
 
 
@@ -104,7 +106,8 @@ def main() -> None:
             return
         with replace_folder(Path("models")) as folder:
             for fold, one in fitted.items():
-                write_model(fold_folder(folder, fold), one.state, one.card)
+                card = {**one.card, "hashes": make_card_hashes(NAME)}
+                write_model(fold_folder(folder, fold), one.state, card)
         curves = {fold: one.trained.curve for fold, one in fitted.items()}
         metrics = {**make_train_metrics(fitted), **pseudo_labels}
         write_csv(Path("reports/train/curve.csv"), make_curve(curves))

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DAG = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # What carries content without deciding it; see the head of dvc.yaml.
-CARRIERS = {"__init__", "errors", "params", "files", "progress", "stage"}
+CARRIERS = {"__init__", "errors", "params", "files", "progress", "stage", "dag", "git_facts"}
 LAYERS = [
-    {"errors", "params", "files", "progress", "stage", "runtime", "__init__"},
+    {"errors", "params", "files", "progress", "stage", "runtime", "dag", "git_facts", "__init__"},
     {"data"},
     {"intake"},
     {"tasks"},
@@ -29,6 +29,8 @@ LAYERS = [
     {"slim", "report", "trust"},
     {"schema"},
     {"commands"},
+    {"doctor"},
+    {"certify"},
     {"cli"},
 ]
 

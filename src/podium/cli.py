@@ -101,10 +101,18 @@ def _make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--md", action="store_true", help="Markdown, for a pull request")
     compare.add_argument("--html", type=Path, help="where the page of changed images goes")
     compare.add_argument("--fail-if", choices=["worse"], help="exit with 1 where that is the word")
-
-    repro = commands.add_parser("repro-check", help="the DAG in two clean clones, compared by hash")
-    repro.add_argument("--subset", type=float, default=0.25, help="data.subset there (0.25)")
-    repro.add_argument("--keep", action="store_true", help="leave the clones and say where")
+    certify = commands.add_parser(
+        "certify", help="the DAG four times in clean clones, killed once, compared by hash"
+    )
+    certify.add_argument("--against", type=Path, metavar="CERTIFICATE", help="run once and compare")
+    certify.add_argument("--output", type=Path, metavar="FOLDER", help="(.podium/certificate)")
+    certify.add_argument("--full", action="store_true", help="params as committed: hours, maybe")
+    certify.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="another param"
+    )
+    certify.add_argument("--jobs", type=int, default=2, help="runs side by side (2)")
+    certify.add_argument("--keep", action="store_true", help="leave the clones and say where")
+    commands.add_parser("doctor", help="check installation, machine and repository, in seconds")
 
     commands.add_parser("check", help="check all of params.yaml")
     commands.add_parser("clean", help="remove what can be made again, and say what that frees")
@@ -134,10 +142,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return 0
     if command == "compare":
         return _compare(arguments, root)
-    if command == "repro-check":
-        from podium.commands.repro_check import repro_check
+    if command == "certify":
+        return _certify(arguments, root)
+    if command == "doctor":
+        from podium.doctor.doctor import doctor
 
-        return repro_check(root, arguments.subset, arguments.keep)
+        return doctor(root)
     if command == "init":
         settle_without_git(root)
         _init(arguments, root)
@@ -155,6 +165,22 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
     settle_without_git(root)
     return run(root)
+
+
+def _certify(arguments: argparse.Namespace, root: Path) -> int:
+    from podium.certify.certify import OUTPUT, SMALL, Options, certify, recheck
+    from podium.certify.clones import parse_overrides
+
+    overrides = {**({} if arguments.full else SMALL), **parse_overrides(arguments.set)}
+    output = arguments.output or root / OUTPUT
+    options = Options(overrides, output, arguments.jobs, arguments.keep)
+    if arguments.against is None:
+        return certify(root, options)
+    if arguments.full or arguments.set:
+        raise PodiumError(
+            "--against takes the params of the certificate: leave --full and --set out"
+        )
+    return recheck(root, arguments.against, options)
 
 
 def _init(arguments: argparse.Namespace, root: Path) -> None:

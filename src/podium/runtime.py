@@ -13,6 +13,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from podium.errors import PodiumError
+
 # Threads of one compute process. It changes the order of sums and so the bits of a trained model:
 # a constant, not the core count.
 MATH_THREADS = 1
@@ -94,6 +96,22 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def data_workers(usual: int) -> int:
+    """Threads that read and prepare images: `usual`, unless PODIUM_WORKERS says otherwise.
+
+    Their number changes no bit; `podium certify` sets it to prove that.
+
+    Raises:
+        PodiumError: PODIUM_WORKERS is no whole number from 1 to 64.
+    """
+    text = os.environ.get("PODIUM_WORKERS", "")
+    if not text:
+        return usual
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise PodiumError(f"PODIUM_WORKERS: expected a whole number from 1 to 64, got {text!r}")
+    return int(text)
 
 
 def derive_seed(seed: int, *parts: object) -> int:

@@ -13,12 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 from podium.files import hold_lock, write_json
+from podium.git_facts import find_changes, read_revision
 from podium.runtime import cpu_class
 
 LOCKS = Path(".podium/locks")
@@ -48,8 +51,8 @@ def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> N
             writes nothing, and leaves it to the other to explain what went wrong.
 
     Exit codes: 0 done; 2 the user's input (one `error:` line on stderr); 130 Ctrl-C; a bug keeps
-    its traceback and Python's exit code 1. Seconds (imports included) and CPU class go to
-    metrics/measured/NAME.json, which nothing depends on.
+    its traceback and Python's exit code 1. Seconds (imports included), CPU class, time and git's
+    revision go to metrics/measured/NAME.json, which nothing depends on.
     """
     if signal.getsignal(signal.SIGINT) is _stop_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is a clean-up
@@ -59,9 +62,7 @@ def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> N
     try:
         with hold_lock(LOCKS / f"{name}.lock", busy):
             work()
-            seconds = round(time.time() - psutil.Process().create_time(), 2)
-            facts = {"seconds": seconds, "cpu_class": cpu_class()}
-            write_json(MEASURED / f"{name}.json", facts)
+            write_json(MEASURED / f"{name}.json", _measure())
     except PodiumError as error:
         _fail(name, str(error))
     except KeyboardInterrupt as stop:
@@ -73,6 +74,20 @@ def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> N
         if line is None:
             raise
         _fail(name, line)
+
+
+def _measure() -> dict[str, Any]:
+    """What is true of this run and of no other. `dirty`: something that stages do not write differs
+    from the revision; None, like the revision, without git."""
+    seconds = round(time.time() - psutil.Process().create_time(), 2)
+    revision = read_revision(Path())
+    return {
+        "seconds": seconds,
+        "cpu_class": cpu_class(),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": revision,
+        "dirty": bool(find_changes(Path())) if revision else None,
+    }
 
 
 def _help(work: Callable[[], None]) -> None:

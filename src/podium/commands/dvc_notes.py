@@ -11,6 +11,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+
 
 def mend_dvc_notes(root: Path) -> list[str]:
     """Put back what a kill cut short; a line for each note that was mended.
@@ -19,8 +21,9 @@ def mend_dvc_notes(root: Path) -> list[str]:
     knows are taken from DVC's run cache. `.dvc/tmp/rwlock` holds nothing that outlives its process.
     """
     said = []
-    lock, rwlock = root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock"
-    if lock.exists() and not _is_lock(lock):
+    cut = find_cut_notes(root)
+    lock, rwlock = root / LOCK, root / RWLOCK
+    if LOCK in cut:
         kept = subprocess.run(
             ["git", "show", "HEAD:./dvc.lock"], cwd=root, capture_output=True, check=False
         )
@@ -29,10 +32,20 @@ def mend_dvc_notes(root: Path) -> list[str]:
         else:
             lock.unlink()
         said.append("dvc.lock was cut short by a kill: git's version is back in its place")
-    if rwlock.exists() and not _is_json(rwlock):
+    if RWLOCK in cut:
         rwlock.unlink()
         said.append(".dvc/tmp/rwlock was cut short by a kill: removed")
     return said
+
+
+def find_cut_notes(root: Path) -> list[Path]:
+    """Which of DVC's two notes a kill cut short."""
+    readers = {LOCK: _is_lock, RWLOCK: _is_json}
+    return [
+        path
+        for path, is_whole in readers.items()
+        if (root / path).exists() and not is_whole(root / path)
+    ]
 
 
 def _is_lock(path: Path) -> bool:
@@ -48,7 +61,6 @@ def _is_lock(path: Path) -> bool:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text(encoding="utf-8") or "{}")
+        return isinstance(json.loads(path.read_text(encoding="utf-8") or "{}"), dict)
     except ValueError:
         return False
-    return True

@@ -11,7 +11,7 @@ def settle_without_git(root: Path) -> None:
         return
     print(
         "no .git here: podium init, run and predict, dvc repro and metrics show work; dvc exp, "
-        "metrics diff, podium compare and repro-check need a git repository (`git init`)",
+        "metrics diff, podium compare and certify need a git repository (`git init`)",
         flush=True,
     )
     config = root / ".dvc" / "config.local"

@@ -22,7 +22,7 @@ from podium.data.store import get_or_make, make_key
 from podium.data.stored_rows import StoredRows, write_rows
 from podium.errors import PodiumError
 from podium.progress import track
-from podium.runtime import available_cores
+from podium.runtime import available_cores, data_workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,10 +100,10 @@ class FileImages:
 
 def _decode_all(paths: list[str], size_px: int) -> Iterator[RGB]:
     """The images in order, decoded on all cores; few of them wait in memory."""
-    cores = available_cores()
+    workers = data_workers(available_cores())
     todo = iter(paths)
-    with ThreadPoolExecutor(cores) as pool:  # Pillow decodes without the GIL
-        waiting = deque(pool.submit(_decode, path, size_px) for path in islice(todo, 4 * cores))
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes without the GIL
+        waiting = deque(pool.submit(_decode, path, size_px) for path in islice(todo, 4 * workers))
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(pool.submit(_decode, path, size_px) for path in islice(todo, 1))

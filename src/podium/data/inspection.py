@@ -23,7 +23,7 @@ from podium.data.decode import (
 )
 from podium.data.jpeg import IncompleteJpegError, check_last_scan
 from podium.progress import track
-from podium.runtime import available_cores
+from podium.runtime import available_cores, data_workers
 
 # A 640 px JPEG decodes to 80 px: libjpeg then skips most of its arithmetic, though no compressed
 # byte. The mean of a picture and its 32 px thumbnail need no more.
@@ -104,7 +104,7 @@ def inspect_files(paths: Sequence[Path], workers: int | None = None) -> list[Ima
     are decoded again in full and get the hash of every pixel.
     """
     Image.preinit()  # else the threads would race to load Pillow's plugins
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
+    with ThreadPoolExecutor(workers or data_workers(available_cores())) as pool:
         tasks = _map_in_order(pool, paths)
         try:
             facts = list(track(tasks, total=len(paths), label="eda: reading images"))

@@ -38,6 +38,7 @@ from podium.files import replace_folder, write_json
 from podium.models.initial_weights import InitialWeights
 from podium.models.networks import LowerTrunk, build_trunk, check_image_size, make_preprocessing
 from podium.progress import track
+from podium.runtime import data_workers
 
 META_FILE = "features.json"
 _BATCH = 32
@@ -174,7 +175,7 @@ class _Runner:
     def _rows(
         self, source: Source, batches: Sequence[tuple[int, range]], name: str
     ) -> Iterator[npt.NDArray[Any]]:
-        made = prefetch(batches, lambda batch: _read(source, batch), 1)
+        made = prefetch(batches, lambda batch: _read(source, batch), data_workers(1))
         for inputs in track(made, len(batches), f"features {name}"):
             yield from self._predictor.run(inputs).astype(self._dtype)
 

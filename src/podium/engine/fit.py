@@ -184,8 +184,8 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     check_recipes(plan, params.recipes, n_views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
     training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
-    with run.fold(fold) as (on_epoch, checkpoints):
-        trained = train(training, on_epoch, run.group, checkpoints)
+    with run.fold(fold) as (on_epoch, checkpoints), run.steps(fold) as on_step:
+        trained = train(training, on_epoch, run.group, checkpoints, on_step)
     card = _make_card(job, start, fold, trained)
     state = {**read_state(build_fresh(1.0)), **trained.best_state}
     return Fitted(state, card, trained)

@@ -14,6 +14,7 @@ import paddle
 
 from podium.engine.checkpoint import Checkpoints, TrainingFolder, open_training_folder
 from podium.engine.curves import EpochRow, VisualDLCurves, visualdl_folder
+from podium.engine.loss_trace import OnStep, open_loss_trace
 from podium.engine.memory import explain_out_of_memory
 from podium.engine.params import RuntimeParams
 from podium.engine.processes import Group, is_follower, join_group
@@ -52,6 +53,16 @@ class Run:
             logs /= f"round{self._number}"
         with VisualDLCurves(logs / f"fold{fold}" if self._n_folds > 1 else logs) as curves:
             yield curves.add, self._folder.checkpoints(fold, self._number)
+
+    @contextlib.contextmanager
+    def steps(self, fold: int) -> Iterator[OnStep | None]:
+        """Where the model judged on `fold` notes the loss of each step; rank 0 does."""
+        if self._folder is None:
+            yield None
+            return
+        later = f"-round{self._number}" if self._number > 1 else ""
+        with open_loss_trace(f"fold{fold}{later}") as on_step:
+            yield on_step
 
     def note_written(self) -> None:
         """The outputs stand."""

@@ -31,6 +31,7 @@ from podium.engine.batches import (
 )
 from podium.engine.checkpoint import Checkpoints, Progress, Snapshot
 from podium.engine.curves import EpochRow
+from podium.engine.loss_trace import OnStep, StepLoss
 from podium.engine.mixing import Mix, draw_mix, read_mixed
 from podium.engine.optimization import build_optimizer, learning_rate
 from podium.engine.params import RuntimeParams, TrainParams
@@ -41,7 +42,7 @@ from podium.engine.soup import Ingredients
 from podium.engine.weights import State
 from podium.errors import PodiumError
 from podium.progress import EpochBar
-from podium.runtime import available_cores, derive_seed
+from podium.runtime import available_cores, data_workers, derive_seed
 from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import MetricSpec
 
@@ -160,6 +161,7 @@ def train(
     on_epoch: Callable[[EpochRow], None],
     group: Group | None = None,
     checkpoints: Checkpoints | None = None,
+    on_step: OnStep | None = None,
 ) -> Trained:
     """Train what `job` says and return the best weights by the val rows.
 
@@ -172,13 +174,14 @@ def train(
         on_epoch: told of each finished epoch, also of those before a resumption.
         group: the processes that share each batch; all call this alike. None: this one.
         checkpoints: where to go on from and to note progress; rank 0's alone is used.
+        on_step: told of each step's loss, the mean over all ranks' rows.
 
     Raises:
         PodiumError: the loss exploded or is no longer a number.
         Interrupted: Ctrl-C or SIGTERM.
     """
     with StopRequest() as stop:
-        return _Loop(job, on_epoch, group or Alone(), checkpoints, stop).run()
+        return _Loop(job, on_epoch, group or Alone(), checkpoints, stop, on_step).run()
 
 
 class StopRequest:
@@ -216,8 +219,10 @@ class _Loop:
         group: Group,
         checkpoints: Checkpoints | None,
         stop: StopRequest,
+        on_step: OnStep | None,
     ) -> None:
         self._job, self._on_epoch, self._group = job, on_epoch, group
+        self._on_step = on_step
         self._checkpoints, self._stop = checkpoints, stop
         self._speaks = group.rank == 0
         self._steps = count_steps(len(job.data.train_rows), job.recipe.batch_size)
@@ -360,6 +365,8 @@ class _Loop:
                 lr = learning_rate(params, recipe.lr, step, total_steps, warmup_steps)
                 loss = session.add_gradients(passes, partial(self._seed, step))
                 loss, self._all_stop = session.exchange(loss, self._stop.signal is not None)
+                if self._on_step:
+                    self._on_step(StepLoss(epoch, recipe.epochs, step, loss))
                 self._check_loss(loss, epoch, lr, rows)
                 session.update(lr, step)
                 progress.step += 1
@@ -410,7 +417,7 @@ class _Loop:
             enumerate(epoch_batches(data.train_rows, recipe.batch_size, recipe.seed, epoch))
         )
         threads = 1 if recipe.runtime.device == "cpu" else min(8, available_cores())
-        return prefetch(batches[skip:], make, threads)
+        return prefetch(batches[skip:], make, data_workers(threads))
 
     def _seed(self, step: int, number: int) -> int:
         """Of the random numbers of a step's pass on this rank."""

@@ -1,8 +1,8 @@
 """Weights and their model card: safetensors beside JSON. The card alone rebuilds the model.
 
 models/foldK/weights.safetensors   every parameter and buffer, float32, by name
-models/foldK/card.json             task, architecture, classes, preprocessing, params, data hashes,
-                                   score; K is the fold that was held out
+models/foldK/card.json             task, architecture, classes, preprocessing, params, hashes of data,
+                                   params and lock, score; K is the fold that was held out
 """
 
 from __future__ import annotations
