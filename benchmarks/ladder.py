@@ -122,7 +122,11 @@ def climb(name: str, tricks: Sequence[str], all_folds: bool) -> Iterator[str]:
     """The rows of one competition's table: the base, then each trick on (or off)."""
     with fresh_clone(f"ladder-{name}") as clone:
         run(clone, "podium", "init", *COMPETITIONS[name])
-        changes = {**OWN_PARAMS[name], "compress.quantize": "none"}
+        changes = {
+            **OWN_PARAMS[name],
+            "compress.formats": ["paddle"],
+            "compress.precisions": ["float32"],
+        }
         set_params(clone, {**changes, **({"split.val_fold": "all"} if all_folds else {})})
         untouched = (clone / "params.yaml").read_text(encoding="utf-8")
         base = measure(clone, name == "embedded")

@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -38,12 +39,15 @@ def _stop_at_once(*_: object) -> None:
     os._exit(130)
 
 
-def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> None:
+Work = Callable[[], Mapping[str, Any] | None]
+
+
+def run_stage(name: str, work: Work, is_helper: bool = False) -> None:
     """Run `work` as the stage `name` and end the process.
 
     Args:
         name: of the stage.
-        work: all of it.
+        work: all of it. What it returns is measured, too (clocks, memory), and ready for JSON.
         is_helper: this process only lends a hand to the one that runs the stage: it holds no lock,
             writes nothing, and leaves it to the other to explain what went wrong.
 
@@ -58,9 +62,9 @@ def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> N
     busy = f"another process is still writing stage {name!r}: wait for it or end it, then run again"
     try:
         with hold_lock(LOCKS / f"{name}.lock", busy):
-            work()
+            measured = work()
             seconds = round(time.time() - psutil.Process().create_time(), 2)
-            facts = {"seconds": seconds, "cpu_class": cpu_class()}
+            facts = {"seconds": seconds, "cpu_class": cpu_class(), **(measured or {})}
             write_json(MEASURED / f"{name}.json", facts)
     except PodiumError as error:
         _fail(name, str(error))
@@ -75,7 +79,7 @@ def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> N
         _fail(name, line)
 
 
-def _help(work: Callable[[], None]) -> None:
+def _help(work: Work) -> None:
     try:
         work()
     except (PodiumError, KeyboardInterrupt):
