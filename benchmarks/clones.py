@@ -16,7 +16,14 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
-    ROOT / page for page in ("README.md", "docs/results.md", "docs/training.md", "docs/accuracy.md")
+    ROOT / page
+    for page in (
+        "README.md",
+        "docs/results.md",
+        "docs/training.md",
+        "docs/accuracy.md",
+        "docs/compression.md",
+    )
 )
 
 
