@@ -543,7 +543,7 @@ def test_the_choice_says_why_and_what_it_cost() -> None:
     reason = pick([BIG, SMALL], max_drop=0.001).reason
     assert reason.startswith("big ships: the fewest bytes of 1 that may")
     assert "small may not: it loses 0.0040 accuracy (95 %: -0.0100 to 0.0200)" in reason
-    assert "the constraints cost +10.000 MB, +0.0 MFLOPs, +0.0040 accuracy against small" in reason
+    assert "The constraints cost +10.000 MB, +0.0 MFLOPs, +0.0040 accuracy against small" in reason
     assert "within the noise of these images (-0.0200 to +0.0100)" in pick([BIG, SMALL]).reason
 
 

@@ -24,6 +24,8 @@ _COLORS = {"float32": "#3b78c4", "bf16": "#2a9d8f", "int8": "#d1782f"}
 _OTHER_COLOR = "#777777"
 _MARKERS = {"paddle": "o", "onnx": "s"}
 _LEAST_AREA, _AREA_PER_MB = 60, 60
+# Points of neighbours' labels above and below, so that they do not cover each other.
+_LABEL_OFFSETS = (-30, 22, -44, 36)
 
 
 @dataclass(frozen=True)
@@ -135,16 +137,15 @@ def _draw(
             axes.annotate(
                 f"{name} ({sizes[name]:.1f} MB)" + (", ships" if name == page.shipped else ""),
                 (costs[name], scores[name]),
-                xytext=(0, 22 if turn % 2 else -30),
+                xytext=(0, _LABEL_OFFSETS[turn % len(_LABEL_OFFSETS)]),
                 textcoords="offset points",
                 ha="center",
                 fontsize=9,
             )
         axes.set_xlabel(label)
         axes.set_ylabel(f"val {page.metric.replace('_', ' ')}")
-        axes.set_xlim(left=0)
-        axes.margins(x=0.18, y=0.35)
-        axes.set_xlim(left=0)
+        axes.margins(y=0.4)
+        axes.set_xlim(0, 1.25 * max(costs.values()))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         stream = io.BytesIO()

@@ -9,6 +9,7 @@ lists; one pass here keeps what is needed: ranges, and moments for `podium.slim.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections import Counter
@@ -72,18 +73,24 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
         cache, target = Path(folder) / "ranges.json", Path(folder) / "int8.onnx"
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), cache)
-        quantize_static(
-            rounded,
-            target,
-            None,
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(OPERATORS),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            calibration_cache_path=cache,
-        )
+        # It logs each channel whose scale it raises: dead ones, whose bias would not fit else.
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            quantize_static(
+                rounded,
+                target,
+                None,
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(OPERATORS),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                calibration_cache_path=cache,
+            )
+        finally:
+            logging.disable(disabled)
         return onnx.load(target)
 
 
@@ -149,7 +156,7 @@ class _Layer:
         source, weight, bias: names of its tensors.
         groups: of the convolution.
         width: weights of one output.
-        kernel, strides, pads: as ONNX has them.
+        kernel, strides, pads: as ONNX has them; pads None: as many as "SAME" asks for.
         is_gemm: the weight is (inputs, outputs).
     """
 
@@ -160,14 +167,14 @@ class _Layer:
     width: int
     kernel: tuple[int, int]
     strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
+    pads: tuple[int, int, int, int] | None
     is_gemm: bool
 
     def take_patches(self, values: Floats) -> Floats:
         """(N, C, H, W) or (N, C) -> (groups, n, width): what some outputs are computed from."""
         if values.ndim == 2:
             values = values[:, :, None, None]
-        top, left, bottom, right = self.pads
+        top, left, bottom, right = self.pads or self._pads_to_same(values.shape)
         padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=(2, 3))
         windows = windows[:, :, :: self.strides[0], :: self.strides[1]]
@@ -178,6 +185,15 @@ class _Layer:
         taken = taken.reshape(n, self.groups, channels // self.groups, len(places), -1)
         patches = taken.transpose(1, 0, 3, 2, 4)
         return np.ascontiguousarray(patches).reshape(self.groups, n * len(places), self.width)
+
+    def _pads_to_same(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """ONNX's SAME_UPPER: an odd one goes below and to the right."""
+        missing = [
+            max(0, (math.ceil(size / stride) - 1) * stride + kernel - size)
+            for size, stride, kernel in zip(shape[2:], self.strides, self.kernel, strict=True)
+        ]
+        top, left = (number // 2 for number in missing)
+        return top, left, missing[0] - top, missing[1] - left
 
 
 def _find_layers(model: onnx.ModelProto) -> list[_Layer]:
@@ -191,8 +207,11 @@ def _find_layers(model: onnx.ModelProto) -> list[_Layer]:
             continue
         given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         shape = shapes[own[0]]
-        dilated = any(step != 1 for step in given.get("dilations", ()))
-        if any(uses[n] > 1 for n in own) or dilated or given.get("transB"):
+        is_dilated = any(step != 1 for step in given.get("dilations", ()))
+        if any(uses[n] > 1 for n in own) or is_dilated or given.get("transB"):
+            continue
+        padding = given.get("auto_pad", b"NOTSET")
+        if padding == b"SAME_LOWER":  # paddle2onnx makes none
             continue
         is_gemm = node.op_type == "Gemm"
         if not is_gemm and len(shape) != 4:
@@ -205,7 +224,7 @@ def _find_layers(model: onnx.ModelProto) -> list[_Layer]:
                 width=shape[0] if is_gemm else math.prod(shape[1:]),
                 kernel=(1, 1) if is_gemm else (shape[2], shape[3]),
                 strides=tuple(given.get("strides", (1, 1))),
-                pads=tuple(given.get("pads", (0, 0, 0, 0))),
+                pads=None if padding == b"SAME_UPPER" else tuple(given.get("pads", (0, 0, 0, 0))),
                 is_gemm=is_gemm,
             )
         )
