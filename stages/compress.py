@@ -17,13 +17,19 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.splits import load_splits
 from podium.data.views import check_tta, describe_cost
-from podium.engine.scoring import load_calibration_images, make_val_set
+from podium.engine.scoring import (
+    load_calibration_images,
+    load_training_images,
+    make_val_set,
+)
 from podium.engine.weights import find_folds, fold_folder, load_network
 from podium.files import write_metrics
 from podium.params import Params, Seed, load_params
 from podium.report.compress_page import CompressPage, write_clocks_plot, write_compress_report
 from podium.slim.compression import Judge, compress, describe, headline
 from podium.slim.params import CompressParams
+from podium.slim.thumbnail import MOST_IMAGES, judge_thumbnails
+from podium.slim.thumbnail import NAME as THUMBNAIL
 from podium.stage import MEASURED, run_stage
 from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.evidence import Evidence
@@ -71,9 +77,10 @@ def main() -> dict[str, Any]:
         ),
         tta=params.evaluate.tta,
     )
+    train_list = load_train_lists(Path("data/train_list.csv"))[fold]
     calibration = load_calibration_images(
         manifest,
-        load_train_lists(Path("data/train_list.csv"))[fold],
+        train_list,
         params.compress.calibration_images,
         preprocessing.image_size_px,
         params.seed,
@@ -81,6 +88,10 @@ def main() -> dict[str, Any]:
     result = compress(
         network, preprocessing, card, calibration, judge, params.compress, Path("deploy")
     )
+    small, labels = load_training_images(
+        manifest, train_list, MOST_IMAGES, preprocessing.image_size_px, params.seed
+    )
+    thumbnail = judge_thumbnails(small, task.targets(labels), len(task.classes), judge)
     fronts = headline(result.rows, task.primary.name)
     report = {
         "shipped": result.shipped,
@@ -88,6 +99,7 @@ def main() -> dict[str, Any]:
         "reason": result.reason,
         "candidates": result.rows,
         "failures": result.failures,
+        "for_scale": {THUMBNAIL: thumbnail},
     }
     write_metrics(Path("metrics/compress.json"), report, ("shipped", *fronts))
     page = CompressPage(
@@ -97,6 +109,7 @@ def main() -> dict[str, Any]:
         result.reason,
         result.rows,
         result.failures,
+        report["for_scale"],
     )
     write_compress_report(Path("reports/compress"), page)
     write_clocks_plot(MEASURED / "compress.png", page, result.clocks)

@@ -44,6 +44,7 @@ PAGE = CompressPage(
         "trained-int8-onnx": make_row(3.8, 0.89),
     },
     failures={"student-int8-onnx": "no <layer> of that name"},
+    scale={"linear-thumbnail": make_row(0.012, 0.4)},
 )
 
 
@@ -57,6 +58,7 @@ def test_the_page_is_the_same_each_time_and_escapes_what_it_shows(tmp_path: Path
     assert "failed: no &lt;layer&gt; of that name" in text
     assert '<tr class="shipped"><td>trained-int8-onnx</td>' in text
     assert "<svg" in text
+    assert "linear-thumbnail (for scale)</td><td>0.0120</td>" in text
     rows = pd.read_csv(tmp_path / "a/candidates.csv")
     assert rows["mb"].tolist() == [13.7, 3.8]
     assert rows["score"].tolist() == [0.9, 0.89]

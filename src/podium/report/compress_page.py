@@ -39,6 +39,7 @@ class CompressPage:
         reason: why.
         rows: candidate -> its numbers.
         failures: candidate -> why it could not be made.
+        scale: a small model that is no candidate -> its numbers; empty where it has none.
     """
 
     competition: str
@@ -47,6 +48,7 @@ class CompressPage:
     reason: str
     rows: Mapping[str, Mapping[str, Any]]
     failures: Mapping[str, str]
+    scale: Mapping[str, Mapping[str, Any]]
 
 
 def write_compress_report(folder: Path, page: CompressPage) -> None:

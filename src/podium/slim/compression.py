@@ -154,6 +154,9 @@ def compress(
         rows = {name: make_row(c, reference, judge) for name, c in made.items()}
         clocks = {name: c.measurement.clocks for name, c in made.items()}
         asked = [plan.name for plan in plans if _is_asked(plan, params) and plan.name in made]
+        if not asked:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            raise PodiumError(f"none of the candidates asked for could be made: {reasons}")
         entrants = [_make_entrant(name, rows[name], clocks[name]) for name in asked]
         choice = choose(entrants, params.select, judge.metric.name)
         _write_deploy(folder, made[choice.name], card, rows[choice.name], judge.tta)

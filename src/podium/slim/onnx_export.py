@@ -90,8 +90,9 @@ def write_onnx(model: onnx.ModelProto, preprocessing: Preprocessing, path: Path)
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Check it and write it: initialisers in the order of their names, no maker's notes."""
+    """Check it and write it: short names, initialisers in their order, no maker's notes."""
     del model.graph.value_info[:], model.metadata_props[:]
+    _shorten_names(model.graph)
     ordered = sorted(model.graph.initializer, key=lambda tensor: tensor.name)
     del model.graph.initializer[:]
     model.graph.initializer.extend(ordered)
@@ -130,6 +131,22 @@ def store_as_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     del small.graph.node[:]
     small.graph.node.extend([*casts, *nodes])
     return small
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Number the tensors in the order of their makers; 2 % of an int8 file are long names."""
+    kept = {"", *(value.name for value in (*graph.input, *graph.output))}
+    short: dict[str, str] = {}
+
+    def rename(name: str) -> str:
+        return name if name in kept else short.setdefault(name, f"t{len(short):04}")
+
+    for node in graph.node:
+        node.name = ""
+        node.input[:] = map(rename, node.input)
+        node.output[:] = map(rename, node.output)
+    for tensor in graph.initializer:
+        tensor.name = rename(tensor.name)
 
 
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:

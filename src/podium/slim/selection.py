@@ -50,15 +50,13 @@ def choose(entrants: Sequence[Entrant], select: SelectParams, metric: str) -> Ch
     """The best legal candidate.
 
     Args:
-        entrants: those that params ask for and that could be made.
+        entrants: those that params ask for and that could be made, at least one.
         select: `compress.select`.
         metric: name of the primary one.
 
     Raises:
         PodiumError: none is legal; the nearest one is named.
     """
-    if not entrants:
-        raise PodiumError("compress: no candidate could be made; the lines above say why")
     broken = {entrant.name: _violations(entrant, select, metric) for entrant in entrants}
     ranked = sorted(entrants, key=lambda entrant: _rank(entrant, select.prefer))
     legal = [entrant for entrant in ranked if not broken[entrant.name]]
