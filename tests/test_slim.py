@@ -29,6 +29,7 @@ from podium.slim.quantization import quantize_static
 from podium.slim.size_limit import check_size_limit, describe_size_limit
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.protocol import MetricSpec
+from tests.small_parents import NETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -83,7 +84,7 @@ def deployed(
         metrics=lambda p: TASK.metrics(p, targets[30:], [str(i) for i in range(30)], 0),
         metric=TASK.primary,
     )
-    params = CompressParams(quantize="int8", calibration_images=16, max_drop=0.1)
+    params = CompressParams(quantize="int8", calibration_images=16, max_drop=0.1, **NETS)
     folder = tmp_path_factory.mktemp("out") / "deploy"
     return folder, compress(network, preprocessing, card, images[:16], judge, params, folder)
 

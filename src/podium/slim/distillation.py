@@ -75,14 +75,14 @@ class Schooling:
     """How to learn it.
 
     Attributes:
-        epochs: passes over the training list, each with another view as long as there are any.
+        passes: over the training list, each with another view as long as there are any.
         lr: peak; cosine to 0.
         temperature: of both softmaxes, > 0 (Hinton et al., arXiv:1503.02531).
         alpha: weight of the parent's outputs against the images' own targets, 0..1.
         ema: as train.ema.
     """
 
-    epochs: int
+    passes: int
     lr: float
     temperature: float
     alpha: float
@@ -110,9 +110,15 @@ class DistillationTask:
         """Numbers the net gives per image."""
         return self.task.outputs
 
-    def fit_to(self, targets: npt.NDArray[Any]) -> DistillationTask:
+    def fit_to(self, targets: npt.NDArray[Any]) -> NetTask:
         """Itself: the wrapped task has been fitted already."""
         return self
+
+    def distillation_loss(
+        self, outputs: paddle.Tensor, taught: paddle.Tensor, temperature: float
+    ) -> paddle.Tensor:
+        """The wrapped task's."""
+        return self.task.distillation_loss(outputs, taught, temperature)
 
     def loss(self, outputs: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
         """alpha times the distance from the parent's outputs, and the rest the task's own loss."""
@@ -155,8 +161,8 @@ def teach(
     distilling = DistillationTask(
         task, parent.targets.ndim == 1, schooling.temperature, schooling.alpha
     )
-    views = min(lesson.views, schooling.epochs)
-    rounds = max(1, round(schooling.epochs / views))
+    views = min(lesson.views, schooling.passes)
+    rounds = max(1, round(schooling.passes / views))
 
     def distance(outputs: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> float:
         taught = targets[:, : task.outputs]

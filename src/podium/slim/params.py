@@ -18,19 +18,19 @@ class PruneParams(Section):
     ratio: Annotated[float, Field(gt=0, lt=1)]
     # uniform: the same share of each layer's filters. sensitivity: more where outputs suffer less.
     by: Literal["uniform", "sensitivity"]
-    # Times that filters are cut and the rest is trained; each takes its share of the epochs.
+    # Times that filters are cut and the rest is trained; each takes its share of the passes.
     rounds: Annotated[int, Field(ge=1, le=10)]
     # Passes over the training list that the net learns from its parent, all rounds together.
-    epochs: Annotated[int, Field(ge=1, le=1000)]
+    passes: Annotated[int, Field(ge=1, le=1000)]
 
 
 class StudentParams(Section):
     """The candidate net `student`: the first layers of the trained net, taught by the whole one."""
 
-    # Layers of the trunk that are kept, from the first.
-    layers: Annotated[int, Field(ge=1, le=100)]
+    # Share of the trunk's layers that are kept, from the first.
+    depth: Annotated[float, Field(gt=0, lt=1)]
     # Passes over the training list.
-    epochs: Annotated[int, Field(ge=1, le=1000)]
+    passes: Annotated[int, Field(ge=1, le=1000)]
     # Of both softmaxes: the higher, the more the small probabilities count.
     temperature: Annotated[float, Field(gt=0, le=100)]
     # Weight of the parent's answers against the images' own labels.
@@ -41,7 +41,7 @@ class QatParams(Section):
     """Quantisation-aware training: the net learns to live with int8 before it is made."""
 
     # Passes over the training list.
-    epochs: Annotated[int, Field(ge=1, le=1000)]
+    passes: Annotated[int, Field(ge=1, le=1000)]
 
 
 class CompressParams(Section):

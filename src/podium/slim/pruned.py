@@ -47,9 +47,11 @@ def make_pruned(parent: Parent, params: PruneParams) -> Variant:
             cut = cutter.cut_to(here, cutter.by_sensitivity(rows))
         else:
             cut = cutter.cut_to(here, cutter.uniform)
-        epochs = params.epochs * number // params.rounds - params.epochs * (number - 1) // params.rounds
-        network, said = _recover(parent, cut, epochs)
-        rounds.append({"epochs": epochs, "macs": cut.macs, "ratios": _round(cut.ratios), **said})
+        passes = (
+            params.passes * number // params.rounds - params.passes * (number - 1) // params.rounds
+        )
+        network, said = _recover(parent, cut, passes)
+        rounds.append({"passes": passes, "macs": cut.macs, "ratios": _round(cut.ratios), **said})
     made_by = {
         "method": params.method,
         "by": params.by,
@@ -64,12 +66,12 @@ def make_pruned(parent: Parent, params: PruneParams) -> Variant:
     return Variant(NAME, network, made_by, sensitivity)
 
 
-def _recover(parent: Parent, cut: Cut, epochs: int) -> tuple[Network, dict[str, Any]]:
-    """The narrow net, taught by the parent for so many epochs, in evaluation mode."""
+def _recover(parent: Parent, cut: Cut, passes: int) -> tuple[Network, dict[str, Any]]:
+    """The narrow net, taught by the parent for so many passes, in evaluation mode."""
     network = build_shrunk(parent.card, cut.state)
     said: dict[str, Any] = {}
-    if epochs:
-        schooling = Schooling(epochs, _LR, temperature=1.0, alpha=1.0)
+    if passes:
+        schooling = Schooling(passes, _LR, temperature=1.0, alpha=1.0)
         build = partial(build_shrunk, parent.card, cut.state)
         trained = teach(load_lesson(parent), build, schooling)
         state: State = {**cut.state, **trained.best_state}

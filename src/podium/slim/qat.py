@@ -83,7 +83,7 @@ def teach_int8(
         add_quantisation_errors(fresh, ranges)
         return fresh
 
-    schooling = Schooling(params.epochs, _LR, temperature=1.0, alpha=1.0, ema=0.0)
+    schooling = Schooling(params.passes, _LR, temperature=1.0, alpha=1.0, ema=0.0)
     trained = teach(load_lesson(parent), build, schooling)
     learned = _copy(network)
     load_state(learned, {**read_state(learned), **trained.best_state})
@@ -174,4 +174,3 @@ def _copy(network: nn.Layer) -> nn.Layer:
         if own is not None:
             network.__dict__["forward"] = own
     return copied
-

@@ -29,7 +29,7 @@ _HEAD_CHANNELS = 256
 _LR = 2e-3
 
 
-class Student(nn.Layer):
+class Student(nn.Layer):  # type: ignore[misc]  # Paddle has no types
     """float32 (N, 3, H, W) -> outputs (N, k).
 
     Args:
@@ -57,7 +57,7 @@ class Student(nn.Layer):
         return self.head(paddle.flatten(functional.adaptive_avg_pool2d(x, 1), 1))
 
 
-class _UpperStudent(nn.Layer):
+class _UpperStudent(nn.Layer):  # type: ignore[misc]
     """A student's layers from `begin` on; those below neither run nor learn."""
 
     def __init__(self, student: Student, begin: int) -> None:
@@ -75,22 +75,19 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
     """Teach the parent's first layers what the parent says.
 
     Raises:
-        PodiumError: the trunk has no layer to cut, or not so many.
+        PodiumError: the trunk has no layer to cut.
     """
     depth = parent.network.trunk.depth
-    if not 1 <= params.layers < depth:
+    if depth == 1:
         name = parent.card["architecture"]["name"]
         raise PodiumError(
-            f"compress.student.layers: expected 1 .. {depth - 1}, fewer than {name} has, got "
-            f"{params.layers}"
-            if depth > 1
-            else f"compress.student: {name} is one layer, which cannot be cut: leave `student` out "
-            "of the candidates"
+            f"compress.student: {name} is one layer, which cannot be cut: leave `student` out of "
+            "the candidates"
         )
-    state = read_state(parent.network)
-    build = partial(_build, parent, state, params.layers)
-    begin = round(params.layers * _FIXED_SHARE)
-    schooling = Schooling(params.epochs, _LR, params.temperature, params.alpha)
+    layers = min(depth - 1, max(1, round(params.depth * depth)))
+    build = partial(_build, parent, read_state(parent.network), layers)
+    begin = round(layers * _FIXED_SHARE)
+    schooling = Schooling(params.passes, _LR, params.temperature, params.alpha)
     lower = LowerTrunk(parent.network.trunk, depth - begin) if begin else None
     trained = teach(
         load_lesson(parent), build, schooling, lower, lambda net: _UpperStudent(net, begin)
@@ -100,11 +97,11 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
     student.eval()
     size = parent.preprocessing.image_size_px
     made_by = {
-        "method": f"the first {params.layers} of {depth} layers, a 1 x 1 convolution to "
+        "method": f"the first {layers} of {depth} layers, a 1 x 1 convolution to "
         f"{_HEAD_CHANNELS} channels and a linear layer, taught by the whole net",
-        "layers": params.layers,
-        "layers_that_learned": params.layers - begin,
-        "epochs": params.epochs,
+        "layers": layers,
+        "layers_that_learned": layers - begin,
+        "passes": params.passes,
         "temperature": params.temperature,
         "alpha": params.alpha,
         "best_epoch": trained.best_epoch,
