@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,8 +51,10 @@ from podium.schema import AllParams  # noqa: E402
 from podium.slim import compression, onnx_quantization  # noqa: E402
 from podium.slim.candidates import REFERENCE, Plan, make_plans  # noqa: E402
 from podium.slim.compression import Candidate, Judge, Workbench, make_row  # noqa: E402
+from podium.slim.nets import Maker  # noqa: E402
+from podium.slim.parent import load_parent  # noqa: E402
 from podium.tasks.evidence import Evidence  # noqa: E402
-from podium.tasks.table import make_data_task  # noqa: E402
+from podium.tasks.table import build_net_task, make_data_task  # noqa: E402
 
 HEADER = (
     "| set | candidate | MB (ratio) | sent MB | points (95 %, paired) | changed | ms (ratio) "
@@ -146,13 +149,18 @@ def set_up(is_embedded: bool) -> Bench:
         evidence=Evidence(targets, groups, parts, params.evaluate.bootstrap_draws, params.seed),
     )
     train_list = load_train_lists(Path("data/train_list.csv"))[0]
+    splits = load_splits(Path("data/splits.csv"))
+    load = partial(
+        load_parent, Path("models"), 0, manifest, splits, train_list, task, build_net_task
+    )
     every = params.compress.model_copy(
         update={"precisions": PRECISIONS, "formats": FORMATS, "nets": params.compress.nets}
     )
 
     def make(wanted: int, work: Path) -> Workbench:
         calibration = load_calibration_images(manifest, train_list, wanted, size, params.seed)
-        return Workbench(network, preprocessing, card, calibration, judge, every, work)
+        maker = Maker(network, lambda: load(params.seed), every)
+        return Workbench(maker, preprocessing, card, calibration, judge, work)
 
     return Bench(judge, make)
 

@@ -27,13 +27,15 @@ from podium.files import write_metrics
 from podium.params import Params, Seed, load_params
 from podium.report.compress_page import CompressPage, write_clocks_plot, write_compress_report
 from podium.slim.compression import Judge, compress, describe, headline
+from podium.slim.nets import Maker
 from podium.slim.params import CompressParams
+from podium.slim.parent import load_parent
 from podium.slim.thumbnail import MOST_IMAGES, judge_thumbnails
 from podium.slim.thumbnail import NAME as THUMBNAIL
 from podium.stage import MEASURED, run_stage
 from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.evidence import Evidence
-from podium.tasks.table import make_data_task
+from podium.tasks.table import build_net_task, make_data_task
 
 NAME = "compress"
 
@@ -85,9 +87,15 @@ def main() -> dict[str, Any]:
         preprocessing.image_size_px,
         params.seed,
     )
-    result = compress(
-        network, preprocessing, card, calibration, judge, params.compress, Path("deploy")
+    splits = load_splits(Path("data/splits.csv"))
+    maker = Maker(
+        trained=network,
+        load_parent=lambda: load_parent(
+            Path("models"), fold, manifest, splits, train_list, task, build_net_task, params.seed
+        ),
+        params=params.compress,
     )
+    result = compress(maker, preprocessing, card, calibration, judge, Path("deploy"))
     small, labels = load_training_images(
         manifest, train_list, MOST_IMAGES, preprocessing.image_size_px, params.seed
     )
@@ -98,7 +106,7 @@ def main() -> dict[str, Any]:
         **fronts,
         "reason": result.reason,
         "candidates": result.rows,
-        "failures": result.failures,
+        "missing": result.missing,
         "for_scale": {THUMBNAIL: thumbnail},
     }
     write_metrics(Path("metrics/compress.json"), report, ("shipped", *fronts))
@@ -108,15 +116,15 @@ def main() -> dict[str, Any]:
         result.shipped,
         result.reason,
         result.rows,
-        result.failures,
+        result.missing,
         report["for_scale"],
     )
     write_compress_report(Path("reports/compress"), page)
     write_clocks_plot(MEASURED / "compress.png", page, result.clocks)
     for name, row in result.rows.items():
         print(f"{NAME}: {describe(name, row, result.clocks[name], task.summary(row))}")
-    for name, reason in result.failures.items():
-        print(f"{NAME}: {name} failed: {reason}")
+    for name, reason in result.missing.items():
+        print(f"{NAME}: {name} {reason}")
     print(f"{NAME}: {result.reason}")
     cost = describe_cost(params.evaluate.tta)
     if cost:

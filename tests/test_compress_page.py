@@ -43,7 +43,7 @@ PAGE = CompressPage(
         "trained-float32-paddle": make_row(13.7, 0.9),
         "trained-int8-onnx": make_row(3.8, 0.89),
     },
-    failures={"student-int8-onnx": "no <layer> of that name"},
+    missing={"student-int8-onnx": "failed: no <layer> of that name"},
     scale={"linear-thumbnail": make_row(0.012, 0.4)},
 )
 

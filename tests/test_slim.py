@@ -37,8 +37,10 @@ from podium.slim.candidates import Plan, make_files
 from podium.slim.compression import Compressed, Judge, compress, mcnemar
 from podium.slim.deploy_folder import write_deploy_card
 from podium.slim.deployment import Deployment
+from podium.slim.nets import Maker
 from podium.slim.onnx_export import write_onnx
 from podium.slim.params import CompressParams
+from podium.slim.parent import Parent
 from podium.slim.parity import check_parity, make_parity_images, run_eagerly
 from podium.slim.quantization import quantize_static
 from podium.slim.rounding import make_moments, round_weights
@@ -47,6 +49,7 @@ from podium.slim.size_limit import check_size_limit, describe_size_limit
 from podium.slim.thumbnail import judge_thumbnails
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.evidence import Evidence
+from tests.small_parents import NETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -100,6 +103,10 @@ class Runs:
     alone: Compressed
 
 
+def load_nothing() -> Parent:
+    raise AssertionError("the trained net needs no training images")
+
+
 def make_judge(tta: Tta = "none") -> Judge:
     images, targets = make_images(60)
     groups = [str(i) for i in range(30)]
@@ -122,6 +129,7 @@ def make_params(**changes: Any) -> CompressParams:
         "formats": ["paddle", "onnx"],
         "calibration_images": 16,
         "select": {**select, "prefer": "bytes", **changes.pop("select", {})},
+        **NETS,
     }
     return CompressParams.model_validate({**given, **changes})
 
@@ -135,11 +143,25 @@ def runs(
     home = tmp_path_factory.mktemp("out")
     onnx, paddle_ = home / "onnx", home / "paddle"
     with contextlib.chdir(home):  # the store stands in the checkout that one works in
-        every = compress(network, preprocessing, card, images, make_judge(), make_params(), onnx)
+        every = compress(
+            Maker(network, load_nothing, make_params()),
+            preprocessing,
+            card,
+            images,
+            make_judge(),
+            onnx,
+        )
         params = make_params(precisions=["int8"], formats=["paddle"])
         with pytest.MonkeyPatch.context() as patch:  # all is in the store: nothing is measured
             patch.setattr(compression, "measure", None)
-            alone = compress(network, preprocessing, card, images, make_judge(), params, paddle_)
+            alone = compress(
+                Maker(network, load_nothing, params),
+                preprocessing,
+                card,
+                images,
+                make_judge(),
+                paddle_,
+            )
     return Runs(home, onnx, every, paddle_, alone)
 
 
@@ -150,7 +172,7 @@ def deployed(runs: Runs, request: pytest.FixtureRequest) -> tuple[Path, Compress
 
 
 def test_every_candidate_is_a_row(runs: Runs) -> None:
-    assert runs.every.failures == {}
+    assert runs.every.missing == {}
     assert list(runs.every.rows) == list(runs.every.clocks)
     assert set(runs.every.rows) == {
         f"trained-{precision}-{format_}"
@@ -322,9 +344,14 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
     monkeypatch.setattr(onnx_export, "convert", break_down)
     params = make_params(precisions=["float32"])
     result = compress(
-        network, preprocessing, card, make_images(16)[0], make_judge(), params, tmp_path / "out"
+        Maker(network, load_nothing, params),
+        preprocessing,
+        card,
+        make_images(16)[0],
+        make_judge(),
+        tmp_path / "out",
     )
-    assert result.failures == {"trained-float32-onnx": "ValueError: in two lines"}
+    assert result.missing == {"trained-float32-onnx": "failed: ValueError: in two lines"}
     assert result.shipped == "trained-float32-paddle"
     with pytest.raises(PodiumError, match="3 training images are too few to calibrate int8 on"):
         make_files(

@@ -19,10 +19,12 @@ from podium.errors import PodiumError
 from podium.models.networks import build_network, make_preprocessing
 from podium.slim.compression import Judge, compress
 from podium.slim.deployment import Deployment
+from podium.slim.nets import Maker
 from podium.slim.params import CompressParams, SelectParams
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.evidence import Evidence
+from tests.small_parents import NETS
 
 SIZE = 32
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, SIZE, SIZE, 3), dtype=np.uint8)
@@ -156,10 +158,12 @@ def test_the_shipped_model_keeps_its_views(
         formats=["paddle"],
         calibration_images=8,
         select=select,
+        **NETS,
     )
     folder = tmp_path / "deploy"
     monkeypatch.chdir(tmp_path)
-    compress(network, preprocessing, card, IMAGES, judge, params, folder)
+    maker = Maker(network, lambda: pytest.fail("no training here"), params)
+    compress(maker, preprocessing, card, IMAGES, judge, folder)
     outputs = Deployment(folder).run_images(IMAGES, "again")
     assert np.array_equal(TASK.predictions(outputs), seen[0])
     predictor = Predictor(ExportedModel.in_folder(folder))

@@ -20,7 +20,7 @@ from podium.files import write_bytes, write_csv, write_text
 TEMPLATE = Path(__file__).with_name("compress.html.j2")
 PAGE_FILE, ROWS_FILE = "compress.html", "candidates.csv"
 _BYTES_PER_MB = 1e6
-_COLORS = {"float32": "#3b78c4", "bf16": "#2a9d8f", "int8": "#d1782f"}
+_COLORS = {"float32": "#3b78c4", "bf16": "#2a9d8f", "int8": "#d1782f", "qat": "#8e5aa8"}
 _OTHER_COLOR = "#777777"
 _MARKERS = {"paddle": "o", "onnx": "s"}
 _LEAST_AREA, _AREA_PER_MB = 60, 60
@@ -38,7 +38,7 @@ class CompressPage:
         shipped: name of the candidate in deploy/.
         reason: why.
         rows: candidate -> its numbers.
-        failures: candidate -> why it could not be made.
+        missing: candidate -> why it was not made.
         scale: a small model that is no candidate -> its numbers; empty where it has none.
     """
 
@@ -47,7 +47,7 @@ class CompressPage:
     shipped: str
     reason: str
     rows: Mapping[str, Mapping[str, Any]]
-    failures: Mapping[str, str]
+    missing: Mapping[str, str]
     scale: Mapping[str, Mapping[str, Any]]
 
 

@@ -19,8 +19,7 @@ from podium.runtime import cpu_flags
 from podium.slim.params import CompressParams
 from podium.slim.quantization import quantize_static
 
-TRAINED = "trained"
-FLOAT32, BF16, INT8 = "float32", "bf16", "int8"
+FLOAT32, BF16, INT8, QAT = "float32", "bf16", "int8", "qat"
 # Fewer images give ranges that clip what other images have.
 LEAST_CALIBRATION = 8
 ONNX_FILE = "model.onnx"
@@ -32,7 +31,7 @@ class Plan:
 
     Attributes:
         net: trained | pruned | student.
-        precision: float32 | bf16 | int8.
+        precision: float32 | bf16 | int8 | qat; qat: int8 of a net that was trained for it.
         format: paddle | onnx.
     """
 
@@ -46,13 +45,18 @@ class Plan:
         return f"{self.net}-{self.precision}-{self.format}"
 
     @property
+    def is_int8(self) -> bool:
+        """Whether its files hold int8."""
+        return self.precision in (INT8, QAT)
+
+    @property
     def is_exact(self) -> bool:
         """Whether it must answer as the eager net does, but for rounding."""
         return self.precision == FLOAT32
 
 
 # What every other is compared with: the trained net, as nearly everything here runs it.
-REFERENCE = Plan(TRAINED, FLOAT32, "paddle")
+REFERENCE = Plan("trained", FLOAT32, "paddle")
 
 
 def make_plans(params: CompressParams) -> list[Plan]:
@@ -81,23 +85,21 @@ def make_files(
     Raises:
         PodiumError: it cannot be made, and why.
     """
-    if plan.precision == INT8 and len(calibration) < LEAST_CALIBRATION:
+    if plan.is_int8 and len(calibration) < LEAST_CALIBRATION:
         raise PodiumError(
             f"compress.calibration_images: {len(calibration)} training images are too few to "
             f"calibrate int8 on; at least {LEAST_CALIBRATION} are needed"
         )
     if plan.format == "onnx":
         return _make_onnx(plan, float32, calibration, preprocessing, folder)
-    stored = FLOAT32
-    if plan.precision == INT8:
+    if plan.is_int8:
         quantize_static(float32, calibration, preprocessing, folder)
-        stored = INT8
-    else:
-        if plan.precision == BF16 and "avx512_bf16" not in cpu_flags():
-            raise PodiumError("this CPU has no bf16 arithmetic (avx512_bf16), which Paddle needs")
-        for path in (float32.program, float32.weights):
-            shutil.copyfile(path, folder / path.name)
-    return {"engine": PADDLE, "arithmetic": plan.precision, "stored": stored}
+        return {"engine": PADDLE, "arithmetic": INT8, "stored": INT8}
+    if plan.precision == BF16 and "avx512_bf16" not in cpu_flags():
+        raise PodiumError("this CPU has no bf16 arithmetic (avx512_bf16), which Paddle needs")
+    for path in (float32.program, float32.weights):
+        shutil.copyfile(path, folder / path.name)
+    return {"engine": PADDLE, "arithmetic": plan.precision, "stored": FLOAT32}
 
 
 def _make_onnx(
@@ -110,10 +112,11 @@ def _make_onnx(
     from podium.slim import onnx_export, onnx_quantization
 
     graph = onnx_export.convert(float32)
-    if plan.precision == INT8:
+    if plan.is_int8:
         graph = onnx_quantization.quantize(graph, calibration, preprocessing)
     elif plan.precision == BF16:
         graph = onnx_export.store_as_bf16(graph)
     onnx_export.write_onnx(graph, preprocessing, folder / ONNX_FILE)
-    arithmetic = INT8 if plan.precision == INT8 else FLOAT32
-    return {"engine": ONNX, "arithmetic": arithmetic, "stored": plan.precision}
+    if plan.is_int8:
+        return {"engine": ONNX, "arithmetic": INT8, "stored": INT8}
+    return {"engine": ONNX, "arithmetic": FLOAT32, "stored": plan.precision}

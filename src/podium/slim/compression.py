@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from paddle import nn
 
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
@@ -29,10 +28,10 @@ from podium.errors import PodiumError
 from podium.files import replace_folder, write_json
 from podium.progress import track
 from podium.slim.arithmetic import count_macs, count_parameters
-from podium.slim.candidates import REFERENCE, Plan, make_files, make_plans
+from podium.slim.candidates import INT8, QAT, REFERENCE, Plan, make_files, make_plans
 from podium.slim.deploy_folder import write_code, write_deploy_card
 from podium.slim.measurement import Measurement, measure
-from podium.slim.nets import Net, make_net
+from podium.slim.nets import Maker
 from podium.slim.params import CompressParams
 from podium.slim.parity import check_parity, make_parity_images, run_eagerly
 from podium.slim.selection import Entrant, choose
@@ -109,23 +108,22 @@ class Compressed:
         reason: sentences.
         rows: candidate -> its numbers, reproducible.
         clocks: candidate -> its clocks and memory, which are not.
-        failures: candidate that could not be made -> why.
+        missing: candidate that was not made -> why: "failed: ..." or "not needed: ...".
     """
 
     shipped: str
     reason: str
     rows: dict[str, dict[str, Any]]
     clocks: dict[str, dict[str, Any]]
-    failures: dict[str, str]
+    missing: dict[str, str]
 
 
 def compress(
-    network: nn.Layer,
+    maker: Maker,
     preprocessing: Preprocessing,
     card: dict[str, Any],
     calibration: Images,
     judge: Judge,
-    params: CompressParams,
     folder: Path,
 ) -> Compressed:
     """Make and judge the candidates, and put the best legal one into `folder`.
@@ -133,63 +131,68 @@ def compress(
     Raises:
         PodiumError: none may ship, or the trained net itself does not pass.
     """
+    params = maker.params
     with tempfile.TemporaryDirectory(prefix="podium-") as name:
-        bench = Workbench(network, preprocessing, card, calibration, judge, params, Path(name))
+        bench = Workbench(maker, preprocessing, card, calibration, judge, Path(name))
         plans = make_plans(params)
         made: dict[str, Candidate] = {}
-        failures: dict[str, str] = {}
+        rows: dict[str, dict[str, Any]] = {}
+        missing: dict[str, str] = {}
         for plan in track(plans, len(plans), "compress"):
+            needless = _find_needless(plan, rows, params.select.max_drop)
+            if needless:
+                missing[plan.name] = f"not needed: {needless}"
+                continue
             try:
                 made[plan.name] = bench.make(plan)
             except PodiumError as error:
-                failures[plan.name] = str(error)
+                missing[plan.name] = f"failed: {error}"
             except (OSError, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001  a converter's bug spoils its own row only
                 said = str(error).strip().splitlines() or [""]
-                failures[plan.name] = f"{type(error).__name__}: {said[-1]}"
-        if REFERENCE.name in failures:
-            raise PodiumError(f"{REFERENCE.name}: {failures[REFERENCE.name]}")
-        reference = made[REFERENCE.name]
-        rows = {name: make_row(c, reference, judge) for name, c in made.items()}
+                missing[plan.name] = f"failed: {type(error).__name__}: {said[-1]}"
+            else:
+                rows[plan.name] = make_row(made[plan.name], made[REFERENCE.name], judge)
+            if REFERENCE.name in missing:
+                raise PodiumError(f"{REFERENCE.name} {missing[REFERENCE.name]}")
         clocks = {name: c.measurement.clocks for name, c in made.items()}
         asked = [plan.name for plan in plans if _is_asked(plan, params) and plan.name in made]
         if not asked:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            reasons = "; ".join(f"{name} {reason}" for name, reason in missing.items())
             raise PodiumError(f"none of the candidates asked for could be made: {reasons}")
         entrants = [_make_entrant(name, rows[name], clocks[name]) for name in asked]
         choice = choose(entrants, params.select, judge.metric.name)
         _write_deploy(folder, made[choice.name], card, rows[choice.name], judge.tta)
-    return Compressed(choice.name, choice.reason, rows, clocks, failures)
+    return Compressed(choice.name, choice.reason, rows, clocks, missing)
 
 
 class Workbench:
     """Makes candidates one at a time; what was made before comes from the store.
 
     Args:
-        network, preprocessing, card: the trained net.
+        maker: makes the nets.
+        preprocessing, card: of the trained net.
         calibration: uint8 (N, S, S, 3).
         judge: its images and views.
-        params: `compress`.
         work: a folder for this run.
     """
 
     def __init__(
         self,
-        network: nn.Layer,
+        maker: Maker,
         preprocessing: Preprocessing,
         card: dict[str, Any],
         calibration: Images,
         judge: Judge,
-        params: CompressParams,
         work: Path,
     ) -> None:
-        self._network, self._preprocessing, self._card = network, preprocessing, card
+        self._maker, self._preprocessing, self._card = maker, preprocessing, card
         self._calibration, self._tta, self._work = calibration, judge.tta, work
         self._images, self._parity = work / "val.npy", work / "parity.npy"
         write_rows(self._images, judge.images, judge.images.shape, np.uint8)
         np.save(self._parity, make_parity_images(preprocessing.image_size_px))
-        how = params.model_dump_json(exclude={"select", "nets", "precisions", "formats"})
+        how = maker.params.model_dump_json(exclude={"select", "nets", "precisions", "formats"})
         self._parts = (
             card["weights"]["sha256"],
             json.dumps(preprocessing.to_card()),
@@ -205,7 +208,7 @@ class Workbench:
         Raises:
             PodiumError: it cannot be made, or does not pass.
         """
-        net = self._export(plan.net)
+        net = self._export(plan.net, plan.precision == QAT)
         facts = json.loads((net / "facts.json").read_text(encoding="utf-8"))
         place = self._work / plan.name
 
@@ -234,15 +237,16 @@ class Workbench:
             parity = check_parity(measurement.parity, np.load(net / "eager.npy"))
         return Candidate(plan, place / "files", facts, measurement, parity)
 
-    def _export(self, name: str) -> Path:
+    def _export(self, name: str, learns_int8: bool) -> Path:
         """The folder of a net's float32 export, with its eager answers and its facts."""
-        folder = self._work / f"net-{name}"
+        part = f"{name}-{QAT}" if learns_int8 else name
+        folder = self._work / f"net-{part}"
         if folder.is_dir():
             return folder
         size = self._preprocessing.image_size_px
 
         def build(target: Path) -> None:
-            net: Net = make_net(name, self._network)
+            net = self._maker.make(name, learns_int8)
             export(net.network, size, target)
             eager = run_eagerly(net.network, np.load(self._parity), self._preprocessing)
             np.save(target / "eager.npy", eager)
@@ -253,7 +257,7 @@ class Workbench:
             }
             write_json(target / "facts.json", facts)
 
-        fill_folder(folder, build, *self._parts, name)
+        fill_folder(folder, build, *self._parts, part)
         return folder
 
 
@@ -331,6 +335,14 @@ def _make_entrant(name: str, row: dict[str, Any], clocks: dict[str, Any]) -> Ent
         row["drop_high"],
         clocks["latency_p50_ms"],
     )
+
+
+def _find_needless(plan: Plan, rows: dict[str, dict[str, Any]], max_drop: float) -> str:
+    """Why a net need not be trained for int8, which takes minutes; "" where it need be."""
+    plain = Plan(plan.net, INT8, plan.format).name
+    if plan.precision != QAT or plain not in rows or rows[plain]["drop"] > max_drop:
+        return ""
+    return f"{plain} loses no more than select.max_drop"
 
 
 def _is_asked(plan: Plan, params: CompressParams) -> bool:

@@ -1,17 +1,23 @@
-"""The nets that candidates are made of: the trained one, and smaller ones made from it.
+"""The nets that candidates are made of: the trained one, and smaller or hardier ones made from it.
 
-In: a name of `compress.nets`. Out: a float32 network.
+In: a name of `compress.nets`. Out: a float32 network. This is where the frame (precisions, formats,
+measurement, choice) meets the makers of nets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from paddle import nn
 
-from podium.errors import PodiumError
-from podium.slim.candidates import TRAINED
+from podium.slim.params import CompressParams
+from podium.slim.parent import Parent
+from podium.slim.qat import teach_int8
+from podium.slim.variants import make_variant
+
+TRAINED = "trained"
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,38 @@ class Net:
     made_by: dict[str, Any] = field(default_factory=dict)
 
 
-def make_net(name: str, trained: nn.Layer) -> Net:
-    """The net of that name.
+@dataclass(frozen=True)
+class Maker:
+    """What nets are made from.
 
-    Raises:
-        PodiumError: it cannot be made, and why.
+    Attributes:
+        trained: the trained network.
+        load_parent: loads it with its training images, for whoever trains.
+        params: `compress`.
     """
-    if name == TRAINED:
-        return Net(trained)
-    raise PodiumError(f"compress.nets: {name} cannot be made")
+
+    trained: nn.Layer
+    load_parent: Callable[[], Parent]
+    params: CompressParams
+
+    def make(self, name: str, learns_int8: bool) -> Net:
+        """The net of that name.
+
+        Args:
+            name: trained | pruned | student.
+            learns_int8: whether it is trained to live with int8's errors afterwards.
+
+        Raises:
+            PodiumError: it cannot be made, and why.
+        """
+        if name == TRAINED:
+            net = Net(self.trained)
+        else:
+            variant = make_variant(name, self.load_parent(), self.params)
+            net = Net(variant.network, variant.made_by)
+        if not learns_int8:
+            return net
+        qat = self.params.qat
+        images = self.params.calibration_images
+        learned = teach_int8(self.load_parent(), net.network, qat, images)
+        return Net(learned, {**net.made_by, "qat": qat.model_dump()})

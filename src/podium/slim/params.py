@@ -35,12 +35,53 @@ class SelectParams(Section):
     prefer: Literal["bytes", "score", "flops"]
 
 
+class PruneParams(Section):
+    """The candidate net `pruned`: the trained net with fewer filters."""
+
+    # How filters are ranked. l1: by the L1 norm; fpgm: by their distance from the others.
+    method: Literal["l1", "fpgm"]
+    # Share of the multiply-accumulates that shall go.
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+    # uniform: the same share of each layer's filters. sensitivity: more where outputs suffer less.
+    by: Literal["uniform", "sensitivity"]
+    # Times that filters are cut and the rest is trained; each takes its share of the passes.
+    rounds: Annotated[int, Field(ge=1, le=10)]
+    # Passes over the training list that the net learns from its parent, all rounds together.
+    passes: Annotated[int, Field(ge=1, le=1000)]
+
+
+class StudentParams(Section):
+    """The candidate net `student`: the first layers of the trained net, taught by the whole one."""
+
+    # Share of the trunk's layers that are kept, from the first.
+    depth: Annotated[float, Field(gt=0, lt=1)]
+    # Passes over the training list.
+    passes: Annotated[int, Field(ge=1, le=1000)]
+    # Of both softmaxes: the higher, the more the small probabilities count.
+    temperature: Annotated[float, Field(gt=0, le=100)]
+    # Weight of the parent's answers against the images' own labels.
+    alpha: Annotated[float, Field(ge=0, le=1)]
+
+
+class QatParams(Section):
+    """Quantisation-aware training: the net learns to live with int8 before it is made."""
+
+    # Passes over the training list.
+    passes: Annotated[int, Field(ge=1, le=1000)]
+
+
 class CompressParams(Section):
     """Which candidates are made, and how one of them is chosen."""
 
     nets: Annotated[list[Literal["trained", "pruned", "student"]], Field(min_length=1), OnceEach]
-    precisions: Annotated[list[Literal["float32", "bf16", "int8"]], Field(min_length=1), OnceEach]
+    # qat: int8 of a net that has learned to live with it, made where int8 loses too much.
+    precisions: Annotated[
+        list[Literal["float32", "bf16", "int8", "qat"]], Field(min_length=1), OnceEach
+    ]
     formats: Annotated[list[Literal["paddle", "onnx"]], Field(min_length=1), OnceEach]
     # Training images that int8's ranges and roundings are read from.
     calibration_images: Annotated[int, Field(ge=8, le=10_000)]
     select: SelectParams
+    prune: PruneParams
+    student: StudentParams
+    qat: QatParams
