@@ -27,12 +27,14 @@ from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.data.views import Tta, make_views
 from podium.engine.program_file import make_reproducible
-from podium.engine.runner import Outputs, run_paddle
+from podium.engine.runner import run_paddle
 from podium.progress import track
 from podium.runtime import available_cores
 
 INPUT_NAME = "image"
 _BATCH = 32
+
+Outputs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,8 @@ class _Layer:
         if values.ndim == 2:
             values = values[:, :, None, None]
         top, left, bottom, right = self.pads or self._pads_to_same(values.shape)
-        padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        pads = ((0, 0), (0, 0), (top, bottom), (left, right))
+        padded = np.pad(values, pads) if any(map(any, pads)) else values
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=(2, 3))
         windows = windows[:, :, :: self.strides[0], :: self.strides[1]]
         height, width = windows.shape[2:4]
@@ -242,8 +243,9 @@ def _find_layers(model: onnx.ModelProto) -> list[_Layer]:
             continue
         found.append(
             _Layer(
-                node.input[0],
-                *own,
+                source=node.input[0],
+                weight=own[0],
+                bias=own[1],
                 groups=1 if is_gemm else given.get("group", 1),
                 width=shape[0] if is_gemm else math.prod(shape[1:]),
                 kernel=(1, 1) if is_gemm else (shape[2], shape[3]),

@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 LARGEST = 127
 # Added to the diagonal, of its mean: few images do not span all directions.
 _DAMPING = 0.01
+# Columns whose errors reach the later ones together: the same sums, in cache.
+_BLOCK = 32
 
 
 @dataclass
@@ -91,14 +93,19 @@ def round_weights(
     factor = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
     left = given[:, :, order]
     rounded = np.empty_like(left)
-    for j in range(width):
-        column = left[:, :, j]
-        steps = np.clip(np.round(column / step), -LARGEST, LARGEST)
-        is_pinned = pinned == order[j]
-        steps = np.where(is_pinned, np.sign(given[:, :, order[j]]) * LARGEST, steps)
-        rounded[:, :, j] = steps * step
-        error = (column - rounded[:, :, j]) / factor[:, None, j, j]
-        left[:, :, j + 1 :] -= error[:, :, None] * factor[:, None, j, j + 1 :]
+    for begin in range(0, width, _BLOCK):
+        end = min(begin + _BLOCK, width)
+        errors = np.empty((*left.shape[:2], end - begin))
+        for j in range(begin, end):
+            column = left[:, :, j]
+            steps = np.clip(np.round(column / step), -LARGEST, LARGEST)
+            is_pinned = pinned == order[j]
+            steps = np.where(is_pinned, np.sign(given[:, :, order[j]]) * LARGEST, steps)
+            rounded[:, :, j] = steps * step
+            error = (column - rounded[:, :, j]) / factor[:, None, j, j]
+            left[:, :, j + 1 : end] -= error[:, :, None] * factor[:, None, j, j + 1 : end]
+            errors[:, :, j - begin] = error
+        left[:, :, end:] -= errors @ factor[:, begin:end, end:]
     back = np.empty_like(rounded)
     back[:, :, order] = rounded
     shift = ((back - given) * moments.mean[:, None, :]).sum(axis=2).reshape(-1)
