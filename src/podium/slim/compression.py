@@ -190,7 +190,8 @@ class Workbench:
         self._maker, self._preprocessing, self._card = maker, preprocessing, card
         self._calibration, self._tta, self._work = calibration, judge.tta, work
         self._images, self._parity = work / "val.npy", work / "parity.npy"
-        write_rows(self._images, judge.images, judge.images.shape, np.uint8)
+        rows = (judge.images[row] for row in range(len(judge.images)))
+        write_rows(self._images, rows, judge.images.shape, np.uint8)
         np.save(self._parity, make_parity_images(preprocessing.image_size_px))
         how = maker.params.model_dump_json(exclude={"select", "nets", "precisions", "formats"})
         self._parts = (
