@@ -34,7 +34,7 @@ from podium.models.networks import Network, build_network, make_preprocessing
 from podium.slim import compression, onnx_export
 from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
 from podium.slim.candidates import Plan, make_files
-from podium.slim.compression import Compressed, Judge, compress, mcnemar
+from podium.slim.compression import Compressed, Judge, compress, find_needless, mcnemar
 from podium.slim.deploy_folder import write_deploy_card
 from podium.slim.deployment import Deployment
 from podium.slim.nets import Maker
@@ -342,16 +342,24 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(onnx_export, "convert", break_down)
-    params = make_params(precisions=["float32"])
+
+    def refuse() -> Parent:
+        raise PodiumError("no images to learn from")
+
+    params = make_params(precisions=["float32"], nets=["trained", "student"])
     result = compress(
-        Maker(network, load_nothing, params),
+        Maker(network, refuse, params),
         preprocessing,
         card,
         make_images(16)[0],
         make_judge(),
         tmp_path / "out",
     )
-    assert result.missing == {"trained-float32-onnx": "failed: ValueError: in two lines"}
+    assert result.missing == {
+        "trained-float32-onnx": "failed: ValueError: in two lines",
+        "student-float32-paddle": "failed: no images to learn from",
+        "student-float32-onnx": "failed: no images to learn from",
+    }
     assert result.shipped == "trained-float32-paddle"
     with pytest.raises(PodiumError, match="3 training images are too few to calibrate int8 on"):
         make_files(
@@ -361,6 +369,16 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
             preprocessing,
             tmp_path,
         )
+
+
+@pytest.mark.parametrize(
+    ("drops", "needed"),
+    [({"trained-int8-onnx": 0.02}, True), ({"trained-int8-onnx": 0.01}, False), ({}, True)],
+)
+def test_a_net_learns_int8_only_where_int8_loses(drops: dict[str, float], needed: bool) -> None:
+    rows = {name: {"drop": drop} for name, drop in drops.items()}
+    assert (find_needless(Plan("trained", "qat", "onnx"), rows, 0.01) == "") == needed
+    assert find_needless(Plan("trained", "int8", "onnx"), rows, 0.01) == ""
 
 
 # --- int8

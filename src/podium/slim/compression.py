@@ -139,7 +139,7 @@ def compress(
         rows: dict[str, dict[str, Any]] = {}
         missing: dict[str, str] = {}
         for plan in track(plans, len(plans), "compress"):
-            needless = _find_needless(plan, rows, params.select.max_drop)
+            needless = find_needless(plan, rows, params.select.max_drop)
             if needless:
                 missing[plan.name] = f"not needed: {needless}"
                 continue
@@ -338,7 +338,7 @@ def _make_entrant(name: str, row: dict[str, Any], clocks: dict[str, Any]) -> Ent
     )
 
 
-def _find_needless(plan: Plan, rows: dict[str, dict[str, Any]], max_drop: float) -> str:
+def find_needless(plan: Plan, rows: dict[str, dict[str, Any]], max_drop: float) -> str:
     """Why a net need not be trained for int8, which takes minutes; "" where it need be."""
     plain = Plan(plan.net, INT8, plan.format).name
     if plan.precision != QAT or plain not in rows or rows[plain]["drop"] > max_drop:

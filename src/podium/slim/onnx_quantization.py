@@ -32,7 +32,7 @@ OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool
              "MaxPool", "Reshape", "Flatten", "Concat")  # fmt: skip
 _WEIGHTED = ("Conv", "Gemm")
 # Of each image so many places of a map are looked at: neighbours tell little more.
-_PLACES = 64
+_PLACES = 16
 
 Floats = npt.NDArray[np.float32]
 
@@ -63,9 +63,11 @@ def quantize(
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.quantize import save_tensors_data
+    from threadpoolctl import threadpool_limits
 
-    calibration = calibrate(model, images, preprocessing)
-    rounded = round_layers(model, calibration)
+    with threadpool_limits(limits=1):  # the order of sums, and so the last bits, follows threads
+        calibration = calibrate(model, images, preprocessing)
+        rounded = round_layers(model, calibration)
     data = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in sorted(calibration.ranges.items())

@@ -20,8 +20,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 LARGEST = 127
-# Added to the diagonal, of its mean: few images do not span all directions.
-_DAMPING = 0.01
+# Added to the diagonal, of its mean: few images do not span all directions. More than GPTQ's 0.01, as
+# there are hardly more patches than directions here (0.01, 0.1, 1: logits off by 0.062, 0.059, 0.062).
+_DAMPING = 0.1
 # Columns whose errors reach the later ones together: the same sums, in cache.
 _BLOCK = 32
 
