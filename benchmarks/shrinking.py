@@ -132,7 +132,9 @@ def make_nets(parent: Parent, arguments: argparse.Namespace) -> Iterator[tuple[s
                 alpha=arguments.alpha,
             )
             variant = make_student(parent, params)
-            what = f"student, depth {params.depth:g}, {params.passes} passes, alpha {params.alpha:g}"
+            what = (
+                f"student, depth {params.depth:g}, {params.passes} passes, alpha {params.alpha:g}"
+            )
         else:
             pruning = PruneParams(
                 method=arguments.method,

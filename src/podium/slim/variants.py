@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paddle import nn
-
 from podium.engine.inference import ExportedModel
 from podium.errors import PodiumError, did_you_mean
+from podium.models.networks import Network
 from podium.slim import pruned, student
 from podium.slim.params import CompressParams
 from podium.slim.parent import Parent, Variant, load_parent
@@ -38,7 +37,7 @@ def make_variant(name: str, parent: Parent, params: CompressParams) -> Variant:
 
 
 def make_qat_int8(
-    parent: Parent, network: nn.Layer, params: CompressParams, folder: Path
+    parent: Parent, network: Network, params: CompressParams, folder: Path
 ) -> ExportedModel:
     """An int8 model of `network`, which has learned to live with it; see podium.slim.qat.
 
