@@ -43,7 +43,7 @@ from podium.slim.arithmetic import count_macs, count_parameters
 from podium.slim.params import PruneParams, QatParams, StudentParams
 from podium.slim.parent import Parent, load_parent
 from podium.slim.pruned import make_pruned
-from podium.slim.qat import draw_images, quantize_aware
+from podium.slim.qat import draw_images, teach_int8
 from podium.slim.quantization import quantize_static
 from podium.slim.student import make_student
 from podium.tasks.table import build_net_task, make_data_task
@@ -181,8 +181,11 @@ def measure(parent: Parent, manifest: Any, arguments: argparse.Namespace) -> Ite
             if arguments.qat:
                 start = time.process_time()
                 params = QatParams(passes=arguments.qat)
-                int8 = quantize_aware(parent, network, params, CALIBRATION, folder / "qat")
+                learned = teach_int8(parent, network, params, CALIBRATION)
                 seconds += time.process_time() - start
+                (folder / "learned").mkdir()
+                model = export(learned, size, folder / "learned")
+                int8 = quantize_static(model, calibration, parent.preprocessing, folder / "qat")
                 small = run(int8, True, images, parent)
                 yield (
                     f"| {what}, qat, {arguments.qat} passes | {facts} "
@@ -202,6 +205,7 @@ def main() -> None:
     parser.add_argument("clone", type=Path, help="where `podium run` has trained")
     parser.add_argument("--nets", nargs="*", default=[], choices=["student", "pruned"])
     parser.add_argument("--passes", type=int, default=12)
+    parser.add_argument("--views", type=int, help="of each image; default: as the parent had")
     parser.add_argument("--depth", type=float, default=0.6)
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--alpha", type=float, default=0.7)
@@ -213,6 +217,8 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(arguments.clone)
     parent, manifest = load()
+    if arguments.views:
+        parent.card["params"]["train"]["views"] = arguments.views
     for row in measure(parent, manifest, arguments):
         print(row, flush=True)
 

@@ -19,7 +19,7 @@ from podium.slim.arithmetic import count_parameters
 from podium.slim.distillation import load_lesson
 from podium.slim.params import PruneParams, QatParams, StudentParams
 from podium.slim.parent import Parent, Variant
-from podium.slim.qat import add_quantisation_errors, measure_ranges, quantize_aware
+from podium.slim.qat import add_quantisation_errors, measure_ranges, teach_int8
 from podium.slim.quantization import quantize_static
 from podium.tasks.classification.net import ClassificationNet
 from tests.small_parents import SIZE, TRAIN, VAL, make_parent
@@ -151,11 +151,12 @@ def test_pruned_then_taught_then_int8(parent: Parent, tmp_path: Path) -> None:
     assert said["parameters"] < 0.75 * said["parameters_before"]
     assert said["rounds"][0]["distance_from_parent"] > 0
     before = read_state(parent.network)
-    int8 = quantize_aware(parent, variant.network, QatParams(passes=1), 16, tmp_path / "int8")
-    assert sorted(path.name for path in (tmp_path / "int8").iterdir()) == [
-        "model.pdiparams",
-        "model.pdmodel",
-    ]
+    learned = teach_int8(parent, variant.network, QatParams(passes=1), 16)
+    assert list(read_state(learned)) == list(read_state(variant.network))
+    for name in ("float32", "int8"):
+        (tmp_path / name).mkdir()
+    model = export(learned, SIZE, tmp_path / "float32")
+    int8 = quantize_static(model, parent.images[:16], parent.preprocessing, tmp_path / "int8")
     assert int8.weights.stat().st_size < 1.3 * said["parameters"]
     outputs = Predictor(int8, int8=True).run(val_inputs(parent))
     assert np.isfinite(outputs).all()

@@ -1,6 +1,6 @@
 """Quantisation-aware training: the net learns with the errors that int8 will make.
 
-In: a float32 net and its parent. Out: an int8 model that answers more like the float32 parent than
+In: a float32 net and its parent. Out: a float32 net which, made int8, answers more like the parent than
 one that was only calibrated (Jacob et al., arXiv:1712.05877, with straight-through gradients: Bengio
 et al., arXiv:1308.3432).
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ import paddle
 from paddle import nn
 
 from podium.data.image_cache import Images
-from podium.engine.inference import ExportedModel, export
 from podium.engine.weights import load_state, read_state
 from podium.models.networks import LowerTrunk, Network, UpperNetwork
 from podium.runtime import derive_seed
@@ -31,7 +29,7 @@ from podium.slim.calibration import Tail
 from podium.slim.distillation import Schooling, load_lesson, teach
 from podium.slim.params import QatParams
 from podium.slim.parent import Parent
-from podium.slim.quantization import CALIBRATION_BATCH, quantize_static
+from podium.slim.quantization import CALIBRATION_BATCH
 
 _LEVELS = 127
 # The first layers see int8's errors but do not learn: they run once per view, and what they make
@@ -47,38 +45,21 @@ _QUANTILE = 1 - 1e-4
 Ranges = dict[str, float]
 
 
-def quantize_aware(
-    parent: Parent, network: Network, params: QatParams, calibration_images: int, folder: Path
-) -> ExportedModel:
-    """Teach a copy of `network` the parent's answers under int8's errors, and write it as int8.
+def teach_int8(
+    parent: Parent, network: Network, params: QatParams, calibration_images: int
+) -> Network:
+    """Teach a copy of `network` the parent's answers under int8's errors.
 
     Args:
         parent: gives images and answers.
         network: float32, in evaluation mode: the parent's own or a variant's; stays as it is.
         params: `compress.qat`.
-        calibration_images: how many training images the ranges are read from, before and after.
-        folder: where the int8 files go; is made when missing.
+        calibration_images: how many training images the ranges are read from.
 
-    Raises:
-        PodiumError: too few training images to calibrate.
+    Returns:
+        the same net with other weights: still float32, in evaluation mode, and ready for any static
+        quantisation.
     """
-    learned = teach_int8(parent, network, params, calibration_images)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "float32").mkdir(exist_ok=True)
-    exported = export(learned, parent.preprocessing.image_size_px, folder / "float32")
-    images = draw_images(parent, calibration_images)
-    int8 = quantize_static(exported, images, parent.preprocessing, folder)
-    for path in (exported.program, exported.weights):
-        path.unlink()
-    (folder / "float32").rmdir()
-    return int8
-
-
-def teach_int8(
-    parent: Parent, network: Network, params: QatParams, calibration_images: int
-) -> Network:
-    """A copy of a float32 net that has learned with int8's errors; still float32, in evaluation
-    mode, and ready for any static quantisation."""
     images = draw_images(parent, calibration_images)
     ranges = measure_ranges(network, images, parent)
     depth = network.trunk.depth
