@@ -109,6 +109,7 @@ def test_the_work_that_was_asked_for_goes_and_the_file_shrinks(
 ) -> None:
     cut = cutter.cut_to(0.5, cutter.uniform)
     assert 1 - cut.macs / cutter.macs == pytest.approx(0.5, abs=0.03)
+    assert cutter._foresee(cut.ratios) == cut.macs
     shrunk = build_shrunk(parent.card, cut.state)
     shrunk.eval()
     assert count_macs(shrunk, SIZE) == cut.macs
@@ -129,7 +130,7 @@ def test_the_work_that_was_asked_for_goes_and_the_file_shrinks(
 def test_the_other_way_of_ranking_cuts_other_filters(parent: Parent, cutter: FilterCutter) -> None:
     other = FilterCutter(parent.network, "fpgm", SIZE)
     assert other.layers == cutter.layers
-    one, two = (c.cut({EXPAND: 0.5}).state[f"{EXPAND}.weight"] for c in (cutter, other))
+    one, two = (c.cut({PROJECT: 0.5}).state[f"{PROJECT}.weight"] for c in (cutter, other))
     assert one.shape == two.shape
     assert not np.array_equal(one, two)
 

@@ -25,7 +25,7 @@ from paddle import nn
 from podium.data.augment import make_augment
 from podium.data.recipes import ImageRecipes
 from podium.data.stored_rows import StoredRows, write_rows
-from podium.engine.batches import FeatureSource, ImageSource, Inputs, Source, prefetch
+from podium.engine.batches import ImageSource, Inputs, Source, prefetch
 from podium.engine.inference import Predictor, export
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.phases import ALL, Phase, count_views
@@ -51,7 +51,7 @@ class Lesson:
         parent: who teaches.
         views: V, how many of each image.
         source: pixels of the rows, ready for a net.
-        taught: the parent's outputs, float32 (V * N + N, k).
+        taught: the parent's outputs, float32 (V * N + N, k); 0 where nobody asks.
     """
 
     parent: Parent
@@ -68,6 +68,10 @@ class Lesson:
         """The held-out fold's images as they are."""
         plain = self.views * len(self.parent.image_ids)
         return [int(row) + plain for row in self.parent.val_rows]
+
+    def rows(self, views: int) -> npt.NDArray[np.int64]:
+        """All that is learned from or judged by with so many views, in order, each once."""
+        return np.union1d(self.train_rows(views), self.val_rows())
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,12 @@ def load_lesson(parent: Parent) -> Lesson:
     params = parent.card["params"]["train"]
     views = max(1, count_views(params["views"], len(parent.image_ids)))
     source = _Views(parent, views)
-    taught = np.concatenate(list(_run(parent.network, parent, source, "the parent's answers")))
-    return Lesson(parent, views, source, taught)
+    taught = np.zeros((len(source), parent.net_task.outputs), np.float32)
+    lesson = Lesson(parent, views, source, taught)
+    rows = lesson.rows(views)
+    answers = _run(parent.network, parent, source, rows, "the parent's answers")
+    taught[rows] = np.concatenate(list(answers))
+    return lesson
 
 
 def teach(
@@ -187,7 +195,9 @@ def teach(
         parent.seed,
     )
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
-        source = _run_lower(lower, lesson, Path(folder)) if lower else lesson.source
+        source = lesson.source
+        if lower is not None:
+            source = _run_lower(lower, lesson, lesson.rows(views), Path(folder))
 
         def build_part(_: Phase) -> Part:
             paddle.seed(parent.seed)
@@ -236,34 +246,59 @@ class _Views:
         return self._images.training_inputs([image], [0], view + 1)
 
 
+class _LowerMaps:
+    """What the fixed layers made of some of a lesson's rows.
+
+    Args:
+        maps: of the rows, in order.
+        rows: which.
+        count: of all rows.
+    """
+
+    def __init__(self, maps: StoredRows, rows: npt.NDArray[np.int64], count: int) -> None:
+        self._maps, self._rows, self._count = maps, rows, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def training_inputs(
+        self, rows: Sequence[int], occurrences: Sequence[int], epoch: int
+    ) -> Inputs:
+        """As `plain_inputs`: the epoch does not matter."""
+        return self.plain_inputs(rows)
+
+    def plain_inputs(self, rows: Sequence[int]) -> Inputs:
+        """float32 (n, ...)."""
+        return self._maps[np.searchsorted(self._rows, rows)].astype(np.float32)
+
+
 def _run(
-    network: nn.Layer, parent: Parent, source: Source, label: str
+    network: nn.Layer, parent: Parent, source: Source, rows: npt.NDArray[np.int64], label: str
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """A net's outputs for all rows, a batch at a time, in the inference engine."""
+    """A net's outputs for these rows, a batch at a time, in the inference engine."""
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
         predictor = Predictor(export(network, parent.preprocessing.image_size_px, Path(folder)))
-    starts = range(0, len(source), _BATCH)
-    batches = prefetch(
-        starts, lambda at: source.plain_inputs(range(at, min(at + _BATCH, len(source)))), 1
-    )
+    starts = range(0, len(rows), _BATCH)
+    batches = prefetch(starts, lambda at: source.plain_inputs(rows[at : at + _BATCH].tolist()), 1)
     for batch in track(batches, len(starts), label):
         yield predictor.run(batch)
 
 
-def _run_lower(lower: nn.Layer, lesson: Lesson, folder: Path) -> FeatureSource:
-    """What the fixed layers make of all rows, on the disk as float16, as the features stage does."""
-    parent, count = lesson.parent, len(lesson.source)
-    batches = _run(lower, parent, lesson.source, "fixed layers")
+def _run_lower(
+    lower: nn.Layer, lesson: Lesson, rows: npt.NDArray[np.int64], folder: Path
+) -> _LowerMaps:
+    """What the fixed layers make of the rows, on the disk as float16, as the features stage does."""
+    batches = _run(lower, lesson.parent, lesson.source, rows, "fixed layers")
     first = next(batches)
 
-    def rows() -> Iterator[npt.NDArray[np.float16]]:
+    def maps() -> Iterator[npt.NDArray[np.float16]]:
         yield from first.astype(np.float16)
         for batch in batches:
             yield from batch.astype(np.float16)
 
     path = folder / "lower.npy"
-    write_rows(path, rows(), (count, *first.shape[1:]), np.float16)
-    return FeatureSource(StoredRows(path))
+    write_rows(path, maps(), (len(rows), *first.shape[1:]), np.float16)
+    return _LowerMaps(StoredRows(path), rows, len(lesson.source))
 
 
 def _pack_targets(lesson: Lesson) -> npt.NDArray[np.float32]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from paddle import nn
 
 from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.preprocessing import Preprocessing
@@ -70,7 +69,7 @@ class Variant:
     """
 
     name: str
-    network: nn.Layer
+    network: Network
     made_by: dict[str, Any]
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
 

@@ -83,10 +83,16 @@ class FilterCutter:
             network.train()
         # By the name of its first convolution's weight: layers whose channels go together.
         self._groups: dict[str, str] = {}
+        self._members: dict[str, list[tuple[str, int]]] = {}
         for collection in self._pruner.collections:
             if collection.master_axis == 0 and collection.master_name in self._names:
-                name = self._names[collection.master_name]
-                self._groups[name.removesuffix(".weight")] = collection.master_name
+                layer = self._names[collection.master_name].removesuffix(".weight")
+                self._groups[layer] = collection.master_name
+                self._members[layer] = [
+                    (self._names[detail.name], detail.axis)
+                    for detail in collection.all_pruning_details()
+                    if detail.name in self._names  # the rest are maps
+                ]
         if not self._groups:
             raise PodiumError(
                 "compress.prune: no layer of this net can be pruned: PaddleSlim finds no "
@@ -133,25 +139,30 @@ class FilterCutter:
         Raises:
             PodiumError: less can go, even at 1.
         """
-        total = self.macs
-        low, high = 0.0, 1.0
-        most = self.cut(ratios_at(high))
-        if 1 - most.macs / total < ratio - 0.01:
+        most = 1 - self._foresee(ratios_at(1.0)) / self.macs
+        if most < ratio - 0.01:
             raise PodiumError(
                 f"compress.prune.ratio: {ratio:g} of the multiply-accumulates cannot go: at most "
-                f"{1 - most.macs / total:.2f} can, with a few filters left in each layer"
+                f"{most:.2f} can, with a few filters left in each layer"
             )
-        best = most
+        low, high = 0.0, 1.0
+        gaps = {}
         for _ in range(_STEPS):
             middle = (low + high) / 2
-            tried = self.cut(ratios_at(middle))
-            if abs(1 - tried.macs / total - ratio) < abs(1 - best.macs / total - ratio):
-                best = tried
-            if 1 - tried.macs / total < ratio:
-                low = middle
-            else:
-                high = middle
-        return best
+            gap = 1 - self._foresee(ratios_at(middle)) / self.macs - ratio
+            gaps[middle] = abs(gap)
+            low, high = (middle, high) if gap < 0 else (low, middle)
+        return self.cut(ratios_at(min(gaps, key=lambda level: gaps[level])))
+
+    def _foresee(self, ratios: Ratios) -> int:
+        """The multiply-accumulates that will be left; which filters go does not matter for it."""
+        shapes = {name: list(self._state[name].shape) for name in self._positions}
+        for layer, ratio in ratios.items():
+            left = 1 - self._align(layer, ratio)
+            for name, axis in self._members[layer]:
+                if name in shapes:
+                    shapes[name][axis] = round(shapes[name][axis] * left)
+        return sum(self._positions[name] * math.prod(shape) for name, shape in shapes.items())
 
     def uniform(self, level: float) -> Ratios:
         """The same ratio for all layers."""

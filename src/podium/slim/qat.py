@@ -1,6 +1,6 @@
 """Quantisation-aware training: the net learns with the errors that int8 will make.
 
-In: a float32 net and its parent. Out: an int8 model that answers more like the float32 parent than
+In: a float32 net and its parent. Out: a float32 net which, made int8, answers more like the parent than
 one that was only calibrated (Jacob et al., arXiv:1712.05877, with straight-through gradients: Bengio
 et al., arXiv:1308.3432).
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,19 @@ import paddle
 from paddle import nn
 
 from podium.data.image_cache import Images
-from podium.engine.inference import ExportedModel, export
 from podium.engine.weights import load_state, read_state
+from podium.models.networks import LowerTrunk, Network, UpperNetwork
 from podium.runtime import derive_seed
 from podium.slim.calibration import Tail
 from podium.slim.distillation import Schooling, load_lesson, teach
 from podium.slim.params import QatParams
 from podium.slim.parent import Parent
-from podium.slim.quantization import CALIBRATION_BATCH, quantize_static
+from podium.slim.quantization import CALIBRATION_BATCH
 
 _LEVELS = 127
+# The first layers see int8's errors but do not learn: they run once per view, and what they make
+# wrong the others learn to put right.
+_FIXED_SHARE = 1 / 3
 _LR = 1e-4
 _QUANTIZED = (nn.Conv2D, nn.Linear)
 _BATCH_NORMS = (nn.layer.norm._BatchNormBase, nn.BatchNorm)
@@ -43,48 +45,39 @@ _QUANTILE = 1 - 1e-4
 Ranges = dict[str, float]
 
 
-def quantize_aware(
-    parent: Parent, network: nn.Layer, params: QatParams, calibration_images: int, folder: Path
-) -> ExportedModel:
-    """Teach a copy of `network` the parent's answers under int8's errors, and write it as int8.
+def teach_int8(
+    parent: Parent, network: Network, params: QatParams, calibration_images: int
+) -> Network:
+    """Teach a copy of `network` the parent's answers under int8's errors.
 
     Args:
         parent: gives images and answers.
         network: float32, in evaluation mode: the parent's own or a variant's; stays as it is.
         params: `compress.qat`.
-        calibration_images: how many training images the ranges are read from, before and after.
-        folder: where the int8 files go; is made when missing.
+        calibration_images: how many training images the ranges are read from.
 
-    Raises:
-        PodiumError: too few training images to calibrate.
+    Returns:
+        the same net with other weights: still float32, in evaluation mode, and ready for any static
+        quantisation.
     """
-    learned = teach_int8(parent, network, params, calibration_images)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "float32").mkdir(exist_ok=True)
-    exported = export(learned, parent.preprocessing.image_size_px, folder / "float32")
-    images = draw_images(parent, calibration_images)
-    int8 = quantize_static(exported, images, parent.preprocessing, folder)
-    for path in (exported.program, exported.weights):
-        path.unlink()
-    (folder / "float32").rmdir()
-    return int8
-
-
-def teach_int8(
-    parent: Parent, network: nn.Layer, params: QatParams, calibration_images: int
-) -> nn.Layer:
-    """A copy of a float32 net that has learned with int8's errors; still float32, in evaluation
-    mode, and ready for any static quantisation."""
     images = draw_images(parent, calibration_images)
     ranges = measure_ranges(network, images, parent)
+    depth = network.trunk.depth
+    begin = round(depth * _FIXED_SHARE)
 
-    def build() -> nn.Layer:
+    def build() -> Network:
         fresh = _copy(network)
         add_quantisation_errors(fresh, ranges)
         return fresh
 
     schooling = Schooling(params.passes, _LR, temperature=1.0, alpha=1.0, ema=0.0)
-    trained = teach(load_lesson(parent), build, schooling)
+    trained = teach(
+        load_lesson(parent),
+        build,
+        schooling,
+        _fix(LowerTrunk(_copy(network).trunk, depth - begin), ranges) if begin else None,
+        lambda net: UpperNetwork(net, depth - begin),
+    )
     learned = _copy(network)
     load_state(learned, {**read_state(learned), **trained.best_state})
     learned.eval()
@@ -139,13 +132,30 @@ def add_quantisation_errors(network: nn.Layer, ranges: Ranges) -> None:
             layer._use_global_stats = True
 
 
+def _fix(lower: LowerTrunk, ranges: Ranges) -> LowerTrunk:
+    """Layers that will not learn, with int8's errors for good."""
+    for name, layer in lower.named_sublayers():
+        if name in ranges:
+            layer.weight.set_value(_round_weight(layer))
+            layer.register_forward_pre_hook(partial(_round_input, limit=ranges[name]))
+    return lower
+
+
 def _quantise(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], limit: float) -> Any:
+    # An entry of its own hides the parameter from the layer's forward, until `_restore`.
+    layer.__dict__["weight"] = _round_weight(layer)
+    return _round_input(layer, inputs, limit)
+
+
+def _round_weight(layer: nn.Layer) -> paddle.Tensor:
     weight = layer._parameters["weight"]
     # Output channels stand first in a convolution's weight, last in a linear layer's.
     axes = [0] if isinstance(layer, nn.Linear) else [1, 2, 3]
     scale = paddle.clip(weight.detach().abs().max(axis=axes, keepdim=True), min=1e-8) / _LEVELS
-    # An entry of its own hides the parameter from the layer's forward, until `_restore`.
-    layer.__dict__["weight"] = _round(weight, scale)
+    return _round(weight, scale)
+
+
+def _round_input(_: nn.Layer, inputs: tuple[paddle.Tensor, ...], limit: float) -> Any:
     step = max(limit, 1e-8) / _LEVELS
     return (_round(paddle.clip(inputs[0], -limit, limit), step), *inputs[1:])
 
@@ -165,11 +175,11 @@ def _range_of(tail: Tail) -> float:
     return float(edges[min(place, _BINS - 1) + 1])
 
 
-def _copy(network: nn.Layer) -> nn.Layer:
+def _copy(network: Network) -> Network:
     """A copy that shares nothing. An export leaves a forward of its own in the layer: not copied."""
     own = network.__dict__.pop("forward", None)
     try:
-        copied = copy.deepcopy(network)
+        copied: Network = copy.deepcopy(network)
     finally:
         if own is not None:
             network.__dict__["forward"] = own

@@ -11,11 +11,10 @@ from functools import partial
 
 import paddle
 from paddle import nn
-from paddle.nn import functional
 
 from podium.engine.weights import State, build_from_card, load_state, read_state
 from podium.errors import PodiumError
-from podium.models.networks import LowerTrunk
+from podium.models.networks import LowerTrunk, Network, UpperNetwork
 from podium.slim.arithmetic import count_macs, count_parameters
 from podium.slim.distillation import Schooling, load_lesson, teach
 from podium.slim.params import StudentParams
@@ -29,46 +28,29 @@ _HEAD_CHANNELS = 256
 _LR = 2e-3
 
 
-class Student(nn.Layer):  # type: ignore[misc]  # Paddle has no types
-    """float32 (N, 3, H, W) -> outputs (N, k).
+class CutTrunk(nn.Layer):  # type: ignore[misc]  # Paddle has no types
+    """A trunk's first layers: float32 (N, 3, H, W) -> the map (N, C, h, w) that they give.
 
     Args:
-        trunk: a trained trunk; its layers from `layers` on are dropped.
-        layers: how many are kept.
-        channels: of the map that they give.
-        outputs: k.
+        trunk: its layers from `layers` on are dropped.
+        layers: how many are kept, fewer than all.
     """
 
-    def __init__(self, trunk: nn.Layer, layers: int, channels: int, outputs: int) -> None:
+    def __init__(self, trunk: nn.Layer, layers: int) -> None:
         super().__init__()
         _drop_layers(trunk, layers)
-        self.trunk, self.layers = trunk, layers
-        self.conv = nn.Conv2D(channels, _HEAD_CHANNELS, 1, bias_attr=False)
-        self.bn = nn.BatchNorm2D(_HEAD_CHANNELS)
-        self.head = nn.Linear(_HEAD_CHANNELS, outputs)
+        self.whole, self.depth = trunk, layers
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.run(x, 0)
+        return self.run(x, 0, self.depth)
 
-    def run(self, x: paddle.Tensor, first: int) -> paddle.Tensor:
-        """From layer `first` on, on what the layer before it gave."""
-        x = self.trunk.run(x, first, self.layers)
-        x = functional.relu6(self.bn(self.conv(x)))
-        return self.head(paddle.flatten(functional.adaptive_avg_pool2d(x, 1), 1))
+    def run(self, x: paddle.Tensor, first: int, last: int) -> paddle.Tensor:
+        """Layers `first` to `last` - 1 on what layer `first` - 1 gave."""
+        return self.whole.run(x, first, last)
 
-
-class _UpperStudent(nn.Layer):  # type: ignore[misc]
-    """A student's layers from `begin` on; those below neither run nor learn."""
-
-    def __init__(self, student: Student, begin: int) -> None:
-        super().__init__()
-        self.student, self.begin = student, begin
-        for name, parameter in student.trunk.named_parameters():
-            if student.trunk.layer_of(name) < begin:
-                parameter.stop_gradient = True
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.student.run(x, self.begin)
+    def layer_of(self, parameter: str) -> int:
+        """The layer that a parameter of this trunk belongs to, by its name."""
+        return int(self.whole.layer_of(parameter.removeprefix("whole.")))
 
 
 def make_student(parent: Parent, params: StudentParams) -> Variant:
@@ -90,7 +72,7 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
     schooling = Schooling(params.passes, _LR, params.temperature, params.alpha)
     lower = LowerTrunk(parent.network.trunk, depth - begin) if begin else None
     trained = teach(
-        load_lesson(parent), build, schooling, lower, lambda net: _UpperStudent(net, begin)
+        load_lesson(parent), build, schooling, lower, lambda net: UpperNetwork(net, layers - begin)
     )
     student = build()
     load_state(student, {**read_state(student), **trained.best_state})
@@ -114,15 +96,24 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
     return Variant(NAME, student, made_by)
 
 
-def _build(parent: Parent, state: State, layers: int) -> Student:
+def _build(parent: Parent, state: State, layers: int) -> Network:
     """A student as it is before it is taught; new layers are drawn from the parent's seed."""
     network, _ = build_from_card(parent.card, state)
-    network.eval()
+    trunk = CutTrunk(network.trunk, layers)
+    trunk.eval()
     size = parent.preprocessing.image_size_px
     with paddle.no_grad():
-        shape = network.trunk.run(paddle.zeros([1, 3, size, size]), 0, layers).shape
+        channels = int(trunk(paddle.zeros([1, 3, size, size])).shape[1])
     paddle.seed(parent.seed)
-    return Student(network.trunk, layers, int(shape[1]), parent.net_task.outputs)
+    head = nn.Sequential(
+        nn.Conv2D(channels, _HEAD_CHANNELS, 1, bias_attr=False),
+        nn.BatchNorm2D(_HEAD_CHANNELS),
+        nn.ReLU6(),
+        nn.AdaptiveAvgPool2D(1),
+        nn.Flatten(),
+        nn.Linear(_HEAD_CHANNELS, parent.net_task.outputs),
+    )
+    return Network(trunk, head)
 
 
 def _drop_layers(trunk: nn.Layer, layers: int) -> None:
