@@ -118,6 +118,7 @@ def main() -> dict[str, Any]:
         result.rows,
         result.missing,
         report["for_scale"],
+        result.sensitivity,
     )
     write_compress_report(Path("reports/compress"), page)
     write_clocks_plot(MEASURED / "compress.png", page, result.clocks)

@@ -45,6 +45,13 @@ PAGE = CompressPage(
     },
     missing={"student-int8-onnx": "failed: no <layer> of that name"},
     scale={"linear-thumbnail": make_row(0.012, 0.4)},
+    sensitivity={
+        "pruned": [
+            {"layer": f"trunk.blocks.{layer}", "ratio": ratio, "loss": ratio * layer}
+            for layer in range(3)
+            for ratio in (0.1, 0.3, 0.5)
+        ]
+    },
 )
 
 
@@ -57,7 +64,7 @@ def test_the_page_is_the_same_each_time_and_escapes_what_it_shows(tmp_path: Path
     assert "&lt;lemons&gt; &amp; co" in text
     assert "failed: no &lt;layer&gt; of that name" in text
     assert '<tr class="shipped"><td>trained-int8-onnx</td>' in text
-    assert "<svg" in text
+    assert text.count("<svg") == 2
     assert "linear-thumbnail (for scale)</td><td>0.0120</td>" in text
     rows = pd.read_csv(tmp_path / "a/candidates.csv")
     assert rows["mb"].tolist() == [13.7, 3.8]

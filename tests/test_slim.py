@@ -526,6 +526,26 @@ def test_damaged_deployments_are_refused(
         Deployment(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("files", {}, "is damaged"),
+        ("files", {"../model.onnx": {"sha256": "0"}}, "not the file|is missing"),
+        ("runtime", {"engine": "tflite"}, "expected engine paddle.inference or onnxruntime"),
+        ("preprocessing", {"mean": 1}, "preprocessing is damaged"),
+    ],
+)
+def test_damaged_cards_are_refused(
+    runs: Runs, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    shutil.copytree(runs.onnx, tmp_path / "deploy")
+    path = tmp_path / "deploy/card.json"
+    card = {**json.loads(path.read_text()), key: value}
+    path.write_text(json.dumps(card))
+    with pytest.raises(PodiumError, match=said):
+        Deployment(tmp_path / "deploy")
+
+
 def test_card_of_a_deployment_has_no_path(deployed: tuple[Path, Compressed]) -> None:
     card = json.loads((deployed[0] / "card.json").read_text())
     assert card["runtime"]["engine"] in ("paddle.inference", "onnxruntime")

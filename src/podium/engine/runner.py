@@ -102,6 +102,16 @@ def load_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def _check_file(folder: Path, name: str, sha256: str) -> Path:
+    """The file of that name in `folder`, if it is the one whose hash the card has."""
+    path = folder / Path(name).name
+    if not path.is_file():
+        raise PodiumError(f"{path} is missing: run `dvc repro` to make it")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise PodiumError(f"{path} is not the file that {CARD_FILE} describes: run compress")
+    return path
+
+
 class Runner:
     """A deployed model, loaded. Only files that the card lists are, and only if they are its own.
 
@@ -116,30 +126,30 @@ class Runner:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.card = load_card(folder / CARD_FILE)
-        self.preprocessing = Preprocessing.from_card(self.card["preprocessing"])
-        # A card without views is of a model that was judged on plain images.
-        self._tta = parse_tta(self.card.get("tta", "none"), str(folder / CARD_FILE))
-        paths = []
-        for name, facts in self.card["files"].items():
-            path = folder / name
-            if not path.is_file():
-                raise PodiumError(f"{path} is missing: run `dvc repro` to make it")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
-                raise PodiumError(
-                    f"{path} is not the file that {CARD_FILE} describes: run compress"
-                )
-            paths.append(path)
-        runtime = self.card["runtime"]
+        try:
+            self.preprocessing = Preprocessing.from_card(self.card["preprocessing"])
+            # A card without views is of a model that was judged on plain images.
+            self._tta = parse_tta(self.card.get("tta", "none"), str(folder / CARD_FILE))
+            paths = [
+                _check_file(folder, name, facts["sha256"])
+                for name, facts in self.card["files"].items()
+            ]
+            self._run_pixels = self._load(paths, self.card["runtime"], threads)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise PodiumError(
+                f"{folder / CARD_FILE} is damaged ({error!r}): run compress"
+            ) from None
+
+    def _load(self, paths: list[Path], runtime: dict[str, Any], threads: int) -> Run:
+        """uint8 (N, S, S, 3) -> outputs, by the runtime that the card names."""
         if runtime["engine"] == PADDLE:
             run = run_paddle(paths[0], paths[1], runtime["arithmetic"], threads)
-            self._run_pixels: Run = lambda images: run(self.preprocessing.apply(images))
-        elif runtime["engine"] == ONNX:
-            self._run_pixels = run_onnx(paths[0], threads)  # the graph begins with pixels
-        else:
-            raise PodiumError(
-                f"{folder / CARD_FILE}: expected engine {PADDLE} or {ONNX}, "
-                f"got {runtime['engine']!r}"
-            )
+            return lambda images: run(self.preprocessing.apply(images))
+        if runtime["engine"] == ONNX:
+            return run_onnx(paths[0], threads)  # the graph begins with pixels
+        raise PodiumError(
+            f"{CARD_FILE}: expected engine {PADDLE} or {ONNX}, got {runtime['engine']!r}"
+        )
 
     def run(self, images: RGB) -> Outputs:
         """uint8 (N, S, S, 3) of the card's size -> float32 (N, k): the mean over the card's views.

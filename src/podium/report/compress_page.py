@@ -7,7 +7,7 @@ says goes into a PNG in metrics/measured/, which nothing depends on; the page sh
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ _BYTES_PER_MB = 1e6
 _COLORS = {"float32": "#3b78c4", "bf16": "#2a9d8f", "int8": "#d1782f", "qat": "#8e5aa8"}
 _OTHER_COLOR = "#777777"
 _MARKERS = {"paddle": "o", "onnx": "s"}
+_SVG_SETTINGS = {"svg.hashsalt": "podium", "svg.fonttype": "none", "font.size": 10}
 _LEAST_AREA, _AREA_PER_MB = 60, 60
 # Points of neighbours' labels above and below, so that they do not cover each other.
 _LABEL_OFFSETS = (-30, 22, -44, 36)
@@ -40,6 +41,8 @@ class CompressPage:
         rows: candidate -> its numbers.
         missing: candidate -> why it was not made.
         scale: a small model that is no candidate -> its numbers; empty where it has none.
+        sensitivity: net -> what its outputs lose when so much of one layer goes: rows of layer, ratio
+            and loss.
     """
 
     competition: str
@@ -49,6 +52,7 @@ class CompressPage:
     rows: Mapping[str, Mapping[str, Any]]
     missing: Mapping[str, str]
     scale: Mapping[str, Mapping[str, Any]]
+    sensitivity: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def write_compress_report(folder: Path, page: CompressPage) -> None:
@@ -61,7 +65,10 @@ def write_compress_report(folder: Path, page: CompressPage) -> None:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     sizes = {name: row["bytes"] / _BYTES_PER_MB for name, row in page.rows.items()}
     plot = _draw(page, sizes, sizes, "MB on disk", "svg").decode("utf-8")
-    text = template.render(page=page, plot=plot[plot.index("<svg") :], mb=_BYTES_PER_MB)
+    curves = {net: _draw_curves(rows) for net, rows in page.sensitivity.items()}
+    text = template.render(
+        page=page, plot=plot[plot.index("<svg") :], curves=curves, mb=_BYTES_PER_MB
+    )
     write_text(folder / PAGE_FILE, text)
     rows = [
         {
@@ -101,6 +108,32 @@ def find_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return front
 
 
+def _draw_curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per layer, early ones dark, as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    with matplotlib.rc_context(_SVG_SETTINGS):
+        figure, axes = plt.subplots(figsize=(8.4, 4.2), layout="constrained")
+        colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(layers)))
+        for layer, color in zip(layers, colors, strict=True):
+            points = [(row["ratio"], row["loss"]) for row in rows if row["layer"] == layer]
+            axes.plot(*zip(*points, strict=True), color=color, lw=1.2, marker=".", label=layer)
+        axes.set_xlabel("share of the layer's filters that goes")
+        axes.set_ylabel("what the outputs lose")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=6, ncols=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        stream = io.BytesIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    text = stream.getvalue().decode("utf-8")
+    return text[text.index("<svg") :]
+
+
 def _draw(
     page: CompressPage,
     costs: Mapping[str, float],
@@ -114,8 +147,7 @@ def _draw(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    settings = {"svg.hashsalt": "podium", "svg.fonttype": "none", "font.size": 10}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(_SVG_SETTINGS):
         figure, axes = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
         scores = {name: float(row[page.metric]) for name, row in page.rows.items()}
         sign = -1 if page.metric == "log_loss" else 1

@@ -75,7 +75,7 @@ class Candidate:
     Attributes:
         plan: what it is.
         folder: model files and card.
-        net: facts of its net: parameters, macs, made_by.
+        net: facts of its net: parameters, macs, made_by, sensitivity.
         measurement: of its files.
         parity: largest relative difference from the eager net; None where rounding is the point.
     """
@@ -109,6 +109,7 @@ class Compressed:
         rows: candidate -> its numbers, reproducible.
         clocks: candidate -> its clocks and memory, which are not.
         missing: candidate that was not made -> why: "failed: ..." or "not needed: ...".
+        sensitivity: net -> rows of its curves (layer, ratio, loss), of those that have them.
     """
 
     shipped: str
@@ -116,6 +117,7 @@ class Compressed:
     rows: dict[str, dict[str, Any]]
     clocks: dict[str, dict[str, Any]]
     missing: dict[str, str]
+    sensitivity: dict[str, list[dict[str, Any]]]
 
 
 def compress(
@@ -164,7 +166,8 @@ def compress(
         entrants = [_make_entrant(name, rows[name], clocks[name]) for name in asked]
         choice = choose(entrants, params.select, judge.metric.name)
         _write_deploy(folder, made[choice.name], card, rows[choice.name], judge.tta)
-    return Compressed(choice.name, choice.reason, rows, clocks, missing)
+    sensitivity = {c.plan.net: c.net["sensitivity"] for c in made.values() if c.net["sensitivity"]}
+    return Compressed(choice.name, choice.reason, rows, clocks, missing, sensitivity)
 
 
 class Workbench:
@@ -255,6 +258,7 @@ class Workbench:
                 "parameters": count_parameters(net.network),
                 "macs": count_macs(net.network, size),
                 "made_by": net.made_by,
+                "sensitivity": net.sensitivity,
             }
             write_json(target / "facts.json", facts)
 

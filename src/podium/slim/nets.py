@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddle import nn
-
+from podium.models.networks import Network
 from podium.slim.params import CompressParams
 from podium.slim.parent import Parent
 from podium.slim.qat import teach_int8
@@ -27,10 +26,12 @@ class Net:
     Attributes:
         network: with the trained net's preprocessing.
         made_by: how it came from the trained one; ready for JSON.
+        sensitivity: rows of the curves that pruning chose its ratios from: layer, ratio, loss.
     """
 
-    network: nn.Layer
+    network: Network
     made_by: dict[str, Any] = field(default_factory=dict)
+    sensitivity: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Maker:
         params: `compress`.
     """
 
-    trained: nn.Layer
+    trained: Network
     load_parent: Callable[[], Parent]
     params: CompressParams
 
@@ -61,10 +62,10 @@ class Maker:
             net = Net(self.trained)
         else:
             variant = make_variant(name, self.load_parent(), self.params)
-            net = Net(variant.network, variant.made_by)
+            net = Net(variant.network, variant.made_by, variant.sensitivity)
         if not learns_int8:
             return net
         qat = self.params.qat
         images = self.params.calibration_images
         learned = teach_int8(self.load_parent(), net.network, qat, images)
-        return Net(learned, {**net.made_by, "qat": qat.model_dump()})
+        return Net(learned, {**net.made_by, "qat": qat.model_dump()}, net.sensitivity)
