@@ -23,6 +23,7 @@ PAGES = tuple(
         "docs/training.md",
         "docs/accuracy.md",
         "docs/certificate.md",
+        "docs/compression.md",
     )
 )
 

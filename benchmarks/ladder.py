@@ -110,7 +110,7 @@ NOT_FOR = {
     "gesture": {"TTA both", "ordinal", "all folds", "decoder"},
     "lemon": {"all folds", "decoder"},
 }
-WITHOUT_COMPRESSION = {"compress.quantize": "none"}
+WITHOUT_COMPRESSION = {"compress.precisions": ["float32"], "compress.formats": ["paddle"]}
 KEPT = ROOT / ".podium" / "ladder"
 DRAWS = 2000
 

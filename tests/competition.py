@@ -46,7 +46,8 @@ BASE = {
     "tta": "none",
     "calibrate": "false",
     "decoder": "argmax",
-    "quantize": "none",
+    "precisions": "[float32]",
+    "formats": "[paddle]",
     "max_drop": "0.02",
 }
 DEMO = ("--demo-train", "96", "--demo-test", "16", "--demo-size", "48")
@@ -113,7 +114,7 @@ def _reset_params(path: Path) -> None:
     """Set `BASE`, and drop the competition block: `podium init --demo` writes it anew."""
     text = re.sub(r"(?m)^competition:\n(?:[ \t]+.*\n)*", "", path.read_text(encoding="utf-8"))
     for key, value in BASE.items():
-        text, found = re.subn(rf"(?m)^( *{key}:) \S+", rf"\g<1> {value}", text)
+        text, found = re.subn(rf"(?m)^( *{key}:) (?:\[.*?\]|\S+)", rf"\g<1> {value}", text)
         assert found == 1, f"{path} has {found} keys named {key}"
     path.write_text(text, encoding="utf-8")
 

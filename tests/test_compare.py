@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from podium.tasks.evidence import mcnemar_p
 from podium.tasks.protocol import MetricSpec
-from podium.trust.compare import Change, Comparison, Side, compare, holm, mcnemar_p, sign_flip_p
+from podium.trust.compare import Change, Comparison, Side, compare, holm, sign_flip_p
 from tests.simulated_runs import (
     Pair,
     draw_pair,

@@ -182,11 +182,13 @@ def test_queue_and_temp_run_the_code_they_were_given(queue: Path) -> None:
 
 
 def test_compress_key_runs_compress_and_submit(copy: Path) -> None:
-    said = run(
-        copy, "dvc", "exp", "run", "-S", "compress.quantize=int8", "-S", "compress.max_drop=1.0"
-    )
+    changes = ("compress.precisions=[int8]", "compress.formats=[onnx]")
+    words = [
+        word for change in (*changes, "compress.select.max_drop=1.0") for word in ("-S", change)
+    ]
+    said = run(copy, "dvc", "exp", "run", *words)
     assert stages_run(said) == ["compress", "submit"]
-    assert "int8" in metrics(copy, "compress")
+    assert metrics(copy, "compress")["shipped"] == "trained-int8-onnx"
 
 
 def test_size_limit_runs_submit_only(copy: Path) -> None:

@@ -20,9 +20,12 @@ from podium.errors import PodiumError
 from podium.models.networks import build_network, make_preprocessing
 from podium.slim.compression import Judge, compress
 from podium.slim.deployment import Deployment
-from podium.slim.params import CompressParams
+from podium.slim.nets import Maker
+from podium.slim.params import CompressParams, SelectParams
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.params import EvaluateParams
+from podium.tasks.evidence import Evidence
+from tests.small_parents import NETS
 
 SIZE = 32
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, SIZE, SIZE, 3), dtype=np.uint8)
@@ -135,7 +138,9 @@ def test_outputs_are_the_mean_over_the_views(models: Path, tta: Tta) -> None:
         assert np.abs(outputs - by_image[:, 0]).max() > 1e-2
 
 
-def test_the_shipped_model_keeps_its_views(models: Path, tmp_path: Path) -> None:
+def test_the_shipped_model_keeps_its_views(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What compress judged is what deploy/, and with it `podium predict`, answers."""
     network, preprocessing, card = load_network(fold_folder(models, 0))
     targets = np.array([0, 1, 2, 0, 1])
@@ -145,10 +150,21 @@ def test_the_shipped_model_keeps_its_views(models: Path, tmp_path: Path) -> None
         seen.append(probabilities)
         return TASK.metrics(probabilities, targets, list("abcde"), 0)
 
-    judge = Judge(IMAGES, TASK.predictions, note, TASK.primary, "horizontal")
-    params = CompressParams(quantize="none", calibration_images=8, max_drop=0.1)
+    evidence = Evidence(targets, list("abcde"), np.zeros(5, np.int64), 100, 0)
+    judge = Judge(IMAGES, TASK.predictions, note, TASK.score, TASK.primary, evidence, "horizontal")
+    select = SelectParams(max_mb=None, max_mflops=None, max_drop=0.1, max_ms=None, prefer="bytes")
+    params = CompressParams(
+        nets=["trained"],
+        precisions=["float32"],
+        formats=["paddle"],
+        calibration_images=8,
+        select=select,
+        **NETS,
+    )
     folder = tmp_path / "deploy"
-    compress(network, preprocessing, card, IMAGES, judge, params, folder)
+    monkeypatch.chdir(tmp_path)
+    maker = Maker(network, lambda: pytest.fail("no training here"), params)
+    compress(maker, preprocessing, card, IMAGES, judge, folder)
     outputs = Deployment(folder).run_images(IMAGES, "again")
     assert np.array_equal(TASK.predictions(outputs), seen[0])
     predictor = Predictor(ExportedModel.in_folder(folder))

@@ -75,10 +75,14 @@ def keep_freed_memory() -> None:
 
 def cpu_class() -> str:
     """The class of CPUs on which equal params give equal bytes: vendor and widest vector unit."""
-    facts = _cpuinfo()
-    flags = set(facts.get("flags", "").split())
+    flags = cpu_flags()
     widest = next((unit for unit in ("avx512f", "avx2", "avx") if unit in flags), "baseline")
-    return f"{facts.get('vendor_id', 'unknown')}/{widest}"
+    return f"{_cpuinfo().get('vendor_id', 'unknown')}/{widest}"
+
+
+def cpu_flags() -> set[str]:
+    """What the first processor can do, in the kernel's words; empty where it does not say."""
+    return set(_cpuinfo().get("flags", "").split())
 
 
 def _cpuinfo() -> dict[str, str]:

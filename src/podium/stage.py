@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,15 @@ def _stop_at_once(*_: object) -> None:
     os._exit(130)
 
 
-def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> None:
+Work = Callable[[], Mapping[str, Any] | None]
+
+
+def run_stage(name: str, work: Work, is_helper: bool = False) -> None:
     """Run `work` as the stage `name` and end the process.
 
     Args:
         name: of the stage.
-        work: all of it.
+        work: all of it. What it returns is measured, too (clocks, memory), and ready for JSON.
         is_helper: this process only lends a hand to the one that runs the stage: it holds no lock,
             writes nothing, and leaves it to the other to explain what went wrong.
 
@@ -61,8 +64,8 @@ def run_stage(name: str, work: Callable[[], None], is_helper: bool = False) -> N
     busy = f"another process is still writing stage {name!r}: wait for it or end it, then run again"
     try:
         with hold_lock(LOCKS / f"{name}.lock", busy):
-            work()
-            write_json(MEASURED / f"{name}.json", _measure())
+            measured = work()
+            write_json(MEASURED / f"{name}.json", {**_measure(), **(measured or {})})
     except PodiumError as error:
         _fail(name, str(error))
     except KeyboardInterrupt as stop:
@@ -90,7 +93,7 @@ def _measure() -> dict[str, Any]:
     }
 
 
-def _help(work: Callable[[], None]) -> None:
+def _help(work: Work) -> None:
     try:
         work()
     except (PodiumError, KeyboardInterrupt):

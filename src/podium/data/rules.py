@@ -10,6 +10,9 @@ from podium.data.params import MetricName
 from podium.data.views import Tta
 from podium.errors import PodiumError
 
+# Organisers who mean MiB allow more than this: a model within the decimal limit is within both.
+BYTES_PER_MB = 1_000_000
+
 
 def check_start(
     pretrained: bool, weights: str | None, allows_pretrained: bool, allows_external_data: bool

@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import paddle
-from paddle import inference, nn
+from paddle import nn
 
 from podium.data.decode import RGB
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.data.views import Tta, make_views
 from podium.engine.program_file import make_reproducible
+from podium.engine.runner import run_paddle
 from podium.progress import track
 from podium.runtime import available_cores
 
@@ -73,7 +74,7 @@ def export(
 
 class Predictor:
     """Runs an exported model. A damaged file may end the process in C++: whoever loads files that
-    left this process checks their hash first (`podium.slim.deployment`).
+    left this process checks their hash first (`podium.engine.runner`).
 
     Args:
         model: the files.
@@ -84,25 +85,15 @@ class Predictor:
     def __init__(
         self, model: ExportedModel, int8: bool = False, threads: int | None = None
     ) -> None:
-        config = inference.Config(str(model.program), str(model.weights))
-        config.disable_gpu()
-        config.disable_glog_info()
-        config.enable_mkldnn()
-        if int8:
-            config.enable_mkldnn_int8()
-        config.set_cpu_math_library_num_threads(threads or available_cores())
+        arithmetic = "int8" if int8 else "float32"
         with quiet():
-            self._predictor = inference.create_predictor(config)
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+            self._run = run_paddle(
+                model.program, model.weights, arithmetic, threads or available_cores()
+            )
 
     def run(self, batch: npt.NDArray[np.float32]) -> Outputs:
         """float32 (N, 3, H, W) -> float32 (N, ...) outputs, N >= 1."""
-        self._input.reshape(batch.shape)
-        self._input.copy_from_cpu(batch)
-        self._predictor.run()
-        outputs: Outputs = self._output.copy_to_cpu()
-        return outputs
+        return self._run(batch)
 
     def run_images(
         self, images: Images, preprocessing: Preprocessing, label: str, tta: Tta = "none"

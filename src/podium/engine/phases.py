@@ -100,16 +100,19 @@ def is_whole(plan: Sequence[Phase]) -> bool:
     return all(phase.part == ALL for phase in plan)
 
 
+def choose_views(views: int | None, n_images: int) -> int:
+    """What `train.views: auto` (None) means for frozen layers: 6, or as few as 2 where the images are
+    many, since each of them costs a run through those layers."""
+    return views if views is not None else min(6, max(2, 40_000 // max(1, n_images)))
+
+
 def count_views(plan: Sequence[Phase], views: int | None, n_images: int) -> int:
     """The fixed pictures of each image that a training sees.
 
-    Frozen layers: `train.views`; auto (None) means 6, or as few as 2 where the images are many, since
-    each of them costs a run through those layers. Nothing frozen: a training list expanded ahead to
+    Frozen layers: as `choose_views` says. Nothing frozen: a training list expanded ahead to
     `train.views` pictures of each image; 0 and auto mean none, every epoch draws anew.
     """
-    if is_whole(plan):
-        return views or 0
-    return views if views is not None else min(6, max(2, 40_000 // max(1, n_images)))
+    return (views or 0) if is_whole(plan) else choose_views(views, n_images)
 
 
 def check_image_recipes(plan: tuple[Phase, ...], recipes: ImageRecipes, views: int) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from podium.data.image_cache import Images, load_images, readable_rows
+from podium.data.stored_rows import StoredRows
 from podium.data.submission import fill_unreadable
 from podium.data.views import Tta
 from podium.engine.ensemble import Ensemble
@@ -139,9 +140,17 @@ def load_calibration_images(
 
     Drawn from the list's entries, so a class is as frequent as in training.
     """
+    return load_training_images(manifest, train_list, wanted, size_px, seed)[0]
+
+
+def load_training_images(
+    manifest: pd.DataFrame, train_list: Sequence[str], wanted: int, size_px: int, seed: int
+) -> tuple[StoredRows, list[str]]:
+    """As `load_calibration_images`, with their labels."""
     train = readable_rows(manifest, "train")
     position_of = {image_id: row for row, image_id in enumerate(train["image_id"])}
     rng = np.random.default_rng(derive_seed(seed, "calibration"))
     drawn = dict.fromkeys(train_list[i] for i in rng.permutation(len(train_list)))
     positions = sorted(position_of[image_id] for image_id in list(drawn)[:wanted])
-    return load_images(train, size_px, "decode train").select(positions)
+    images = load_images(train, size_px, "decode train").select(positions)
+    return images, train["label"].iloc[positions].tolist()

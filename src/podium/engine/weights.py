@@ -8,7 +8,6 @@ models/foldK/card.json             task, architecture, classes, preprocessing, p
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from paddle import nn
 from safetensors import SafetensorError
 
 from podium.data.preprocessing import Preprocessing
+from podium.engine.runner import CARD_FILE, CARD_FORMAT, load_card
 from podium.errors import PodiumError
 from podium.files import write_bytes, write_json
 from podium.models.initial_weights import find_differences, list_differences
 from podium.models.networks import Network, build_network
 
-CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
-CARD_FILE = "card.json"
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -58,23 +56,6 @@ def write_model(folder: Path, state: State, card: dict[str, Any]) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     write_json(folder / CARD_FILE, {"format": CARD_FORMAT, **card, "weights": weights})
-
-
-def load_card(path: Path) -> dict[str, Any]:
-    """The model card at `path`.
-
-    Raises:
-        PodiumError: missing, damaged, or of a newer format.
-    """
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
-    except ValueError as error:
-        raise PodiumError(f"{path} is not a model card: {error}") from None
-    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
-        raise PodiumError(f"{path}: expected a model card of format {CARD_FORMAT}: train again")
-    return card
 
 
 def fold_folder(models: Path, fold: int) -> Path:

@@ -1,20 +1,24 @@
-"""The shipped model: deploy/ as something that answers.
+"""The shipped model: deploy/ as something that answers, in Paddle or in ONNX.
 
-Loads only what the card lists, and proves that the files are the ones the card describes.
+Loads only what the card lists, and proves that the files are the ones the card describes. The code
+that ships in the folder is not run here: the card and the files are data, code is Podium's own.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
-from podium.data.views import parse_tta
-from podium.engine.inference import ExportedModel, Outputs, Predictor
-from podium.engine.weights import CARD_FILE, load_card
-from podium.errors import PodiumError
+from podium.engine.inference import Outputs, quiet
+from podium.engine.runner import Runner
+from podium.progress import track
+from podium.runtime import available_cores
+
+_BATCH = 32
 
 
 class Deployment:
@@ -26,20 +30,18 @@ class Deployment:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.card: dict[str, Any] = load_card(folder / CARD_FILE)
-        self.preprocessing = Preprocessing.from_card(self.card["preprocessing"])
-        for name, facts in self.card["files"].items():
-            path = folder / name
-            if not path.is_file():
-                raise PodiumError(f"{path} is missing: run `dvc repro` to make it")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
-                raise PodiumError(
-                    f"{path} is not the file that {CARD_FILE} describes: run compress"
-                )
-        # A card without views is of a model that was judged on plain images.
-        self._tta = parse_tta(self.card.get("tta", "none"), str(folder / CARD_FILE))
-        int8 = bool(self.card["runtime"]["int8"])
-        self._predictor = Predictor(ExportedModel.in_folder(folder), int8=int8)
+        with quiet():
+            self._runner = Runner(folder, available_cores())
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Its model card."""
+        return self._runner.card
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What it was trained with."""
+        return self._runner.preprocessing
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -47,10 +49,12 @@ class Deployment:
         return tuple(self.card["classes"])
 
     def size_bytes(self) -> int:
-        """Bytes of the model's files on disk, the card not counted."""
+        """Bytes of the model's files on disk, card and code not counted."""
         return sum(int(facts["bytes"]) for facts in self.card["files"].values())
 
     def run_images(self, images: Images, label: str) -> Outputs:
         """uint8 (N, H, W, 3) images of the card's size -> float32 outputs (N, k), the mean over
         the views that the card names: those that its score was measured with."""
-        return self._predictor.run_images(images, self.preprocessing, label, self._tta)
+        starts = range(0, len(images), _BATCH)
+        batches = track(starts, len(starts), label)
+        return np.concatenate([self._runner.run(images[i : i + _BATCH]) for i in batches])

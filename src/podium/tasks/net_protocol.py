@@ -23,3 +23,9 @@ class NetTask(Protocol):
 
     def loss(self, outputs: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
         """A scalar to minimise: float32 outputs (n, k) against the data half's targets."""
+
+    def distillation_loss(
+        self, outputs: paddle.Tensor, taught: paddle.Tensor, temperature: float
+    ) -> paddle.Tensor:
+        """A scalar to minimise: how far float32 outputs (n, k) are from another net's (n, k); 0
+        where they say the same."""

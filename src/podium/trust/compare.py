@@ -17,7 +17,6 @@ second, which is there because it is known:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podium.runtime import derive_seed
-from podium.tasks.evidence import CONFIDENCE, draw_groups
+from podium.tasks.evidence import CONFIDENCE, draw_groups, mcnemar_p
 from podium.tasks.protocol import DataTask, MetricSpec, Scorer
 
 Positions = npt.NDArray[np.int64]
@@ -186,17 +185,6 @@ def compare(
         n=n,
         n_groups=len(set(groups)),
     )
-
-
-def mcnemar_p(mended: int, broken: int) -> float:
-    """Two-sided exact p of a fair coin that fell `mended` to `broken` (McNemar 1947).
-
-    What scipy.stats.binomtest(mended, mended + broken).pvalue is, in whole numbers: importing
-    scipy.stats takes longer than all the rest of a comparison.
-    """
-    n, fewer = mended + broken, min(mended, broken)
-    tail = sum(math.comb(n, heads) for heads in range(fewer + 1))
-    return min(1.0, 2 * tail / (1 << n))
 
 
 def sign_flip_p(gains: npt.NDArray[np.int64], groups: Sequence[str]) -> float:

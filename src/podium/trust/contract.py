@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from podium.data.params import LOWER_IS_BETTER, MetricName, RulesParams
-from podium.data.rules import describe_metric
+from podium.data.rules import BYTES_PER_MB, describe_metric
 from podium.data.views import Tta, count_views
 from podium.errors import PodiumError
 from podium.files import write_json
 
 CONTRACT_FILE = Path("contract.json")
 CONTRACT_FORMAT = 1
-# Organisers who mean MiB allow more than this: a model within the decimal limit is within both.
-BYTES_PER_MB = 1_000_000
 
 # met, broken: proven. warned: allowed, but look at it. open: not to be proven here.
 Verdict = Literal["met", "broken", "warned", "open"]

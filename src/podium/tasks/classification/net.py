@@ -112,6 +112,15 @@ class ClassificationNet:
             each = each * paddle.matmul(hard, paddle.to_tensor(self.weights, "float32"))
         return each.mean()
 
+    def distillation_loss(
+        self, outputs: paddle.Tensor, taught: paddle.Tensor, temperature: float
+    ) -> paddle.Tensor:
+        """Mean Kullback-Leibler divergence of the softmaxes at a temperature, times its square, so
+        that gradients keep their size (Hinton et al., arXiv:1503.02531, section 2)."""
+        wanted = functional.softmax(taught / temperature, axis=1)
+        said = functional.log_softmax(outputs / temperature, axis=1)
+        return functional.kl_div(said, wanted, reduction="batchmean") * temperature**2
+
     def _soften(self, hard: paddle.Tensor) -> paddle.Tensor:
         """What the net should say, (n, k), of distributions over the true class."""
         wanted = hard

@@ -1,0 +1,97 @@
+"""The pruned net: filters are cut, the rest learns from the whole net, and again.
+
+In: a parent. Out: the same architecture with fewer channels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from podium.engine.weights import State, load_state
+from podium.models.networks import Network
+from podium.runtime import derive_seed
+from podium.slim.arithmetic import count_macs, count_parameters
+from podium.slim.distillation import Schooling, load_lesson, teach
+from podium.slim.params import PruneParams
+from podium.slim.parent import Parent, Variant
+from podium.slim.pruning import Cut, FilterCutter
+from podium.slim.shrinking import build_shrunk
+
+NAME = "pruned"
+_LR = 1e-3
+# Training images that a layer's sensitivity is read from.
+_SENSITIVITY_IMAGES = 32
+
+
+def make_pruned(parent: Parent, params: PruneParams) -> Variant:
+    """Cut filters and let the rest learn, in rounds that each leave the same share.
+
+    Raises:
+        PodiumError: no layer can be pruned, or not that much can go.
+    """
+    size = parent.preprocessing.image_size_px
+    network: Network = parent.network
+    macs_before = count_macs(network, size)
+    sensitivity: list[dict[str, Any]] = []
+    rounds = []
+    for number in range(1, params.rounds + 1):
+        cutter = FilterCutter(network, params.method, size)
+        left = (1 - params.ratio) ** (number / params.rounds) * macs_before
+        here = 1 - left / cutter.macs
+        if params.by == "sensitivity":
+            rows = cutter.measure_sensitivity(_draw_inputs(parent))
+            sensitivity += [{"round": number, **row} for row in rows]
+            cut = cutter.cut_to(here, cutter.by_sensitivity(rows))
+        else:
+            cut = cutter.cut_to(here, cutter.uniform)
+        passes = (
+            params.passes * number // params.rounds - params.passes * (number - 1) // params.rounds
+        )
+        network, said = _recover(parent, cut, passes)
+        rounds.append({"passes": passes, "macs": cut.macs, "ratios": _round(cut.ratios), **said})
+    made_by = {
+        "method": params.method,
+        "by": params.by,
+        "ratio_asked": params.ratio,
+        "ratio": round(1 - count_macs(network, size) / macs_before, 6),
+        "parameters_before": count_parameters(parent.network),
+        "parameters": count_parameters(network),
+        "macs_before": macs_before,
+        "macs": count_macs(network, size),
+        "rounds": rounds,
+    }
+    return Variant(NAME, network, made_by, sensitivity)
+
+
+def _recover(parent: Parent, cut: Cut, passes: int) -> tuple[Network, dict[str, Any]]:
+    """The narrow net, taught by the parent for so many passes, in evaluation mode."""
+    network = build_shrunk(parent.card, cut.state)
+    said: dict[str, Any] = {}
+    if passes:
+        schooling = Schooling(passes, _LR, temperature=1.0, alpha=1.0)
+        build = partial(build_shrunk, parent.card, cut.state)
+        trained = teach(load_lesson(parent), build, schooling)
+        state: State = {**cut.state, **trained.best_state}
+        load_state(network, state)
+        said = {
+            "best_epoch": trained.best_epoch,
+            "distance_from_parent": round(trained.best_score, 6),
+        }
+    network.eval()
+    return network, said
+
+
+def _draw_inputs(parent: Parent) -> Any:
+    """Preprocessed training images, drawn from the list by the seed."""
+    rng = np.random.default_rng(derive_seed(parent.seed, "sensitivity"))
+    rows = np.unique(parent.train_rows)
+    count = min(_SENSITIVITY_IMAGES, len(rows))
+    chosen = np.sort(rng.choice(rows, size=count, replace=False))
+    return parent.preprocessing.apply(parent.images[chosen])
+
+
+def _round(ratios: dict[str, float]) -> dict[str, float]:
+    return {layer: round(ratio, 4) for layer, ratio in ratios.items()}

@@ -1,0 +1,120 @@
+"""The choice among candidates: what may ship by `compress.select`, which does, why, at what cost.
+
+In: one row of numbers per candidate. Out: a name and sentences. Bytes, operations and scores rank,
+since they are the same on every run; a clock only accepts or refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from podium.data.rules import BYTES_PER_MB
+from podium.errors import PodiumError
+from podium.slim.params import SelectParams
+
+_MOST = {"bytes": "the fewest bytes", "score": "the best score", "flops": "the fewest operations"}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """What the choice knows of a candidate.
+
+    Attributes:
+        name: of the candidate.
+        bytes: of its model files.
+        mflops: floating-point operations of an image, in millions.
+        drop: what it loses of the primary metric; negative: it gains.
+        drop_low, drop_high: paired 95 % interval of that.
+        latency_ms: median at batch 1.
+    """
+
+    name: str
+    bytes: int
+    mflops: float
+    drop: float
+    drop_low: float
+    drop_high: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which ships, and sentences that say why and what the constraints cost."""
+
+    name: str
+    reason: str
+
+
+def choose(entrants: Sequence[Entrant], select: SelectParams, metric: str) -> Choice:
+    """The best legal candidate.
+
+    Args:
+        entrants: those that params ask for and that could be made, at least one.
+        select: `compress.select`.
+        metric: name of the primary one.
+
+    Raises:
+        PodiumError: none is legal; the nearest one is named.
+    """
+    broken = {entrant.name: _violations(entrant, select, metric) for entrant in entrants}
+    ranked = sorted(entrants, key=lambda entrant: _rank(entrant, select.prefer))
+    legal = [entrant for entrant in ranked if not broken[entrant.name]]
+    if not legal:
+        nearest = min(ranked, key=lambda e: (sum(x for x, _ in broken[e.name]), e.name))
+        raise PodiumError(
+            f"compress.select: none of {len(entrants)} candidates fits; the nearest is "
+            f"{nearest.name}: {'; '.join(text for _, text in broken[nearest.name])}: loosen that, "
+            "or add to compress.nets, precisions or formats"
+        )
+    best = legal[0]
+    sentences = [f"{best.name} ships: {_MOST[select.prefer]} of {len(legal)} that may"]
+    sentences += [
+        f"{entrant.name} may not: {'; '.join(text for _, text in broken[entrant.name])}"
+        for entrant in ranked
+        if broken[entrant.name]
+    ]
+    if best is not ranked[0]:
+        sentences.append(f"The constraints cost {_cost(best, ranked[0], metric)}")
+    if best.drop != 0 and best.drop_low < 0 < best.drop_high:
+        sentences.append(
+            f"Its {metric} differs from the trained net's by {-best.drop:+.4f}, which is within "
+            f"the noise of these images ({-best.drop_high:+.4f} to {-best.drop_low:+.4f})"
+        )
+    return Choice(best.name, ". ".join(sentences))
+
+
+def _rank(entrant: Entrant, prefer: str) -> tuple[float | str, ...]:
+    measures = {"bytes": entrant.bytes, "score": entrant.drop, "flops": entrant.mflops}
+    return (measures.pop(prefer), *measures.values(), entrant.name)
+
+
+def _violations(entrant: Entrant, select: SelectParams, metric: str) -> list[tuple[float, str]]:
+    """Each constraint that it breaks: by what share of the limit, and in words."""
+    found = []
+    mb = entrant.bytes / BYTES_PER_MB
+    if select.max_mb is not None and mb > select.max_mb:
+        found.append((mb / select.max_mb - 1, f"{mb:.3f} MB, select.max_mb is {select.max_mb:g}"))
+    if select.max_mflops is not None and entrant.mflops > select.max_mflops:
+        text = f"{entrant.mflops:.1f} MFLOPs, select.max_mflops is {select.max_mflops:g}"
+        found.append((entrant.mflops / select.max_mflops - 1, text))
+    if entrant.drop > select.max_drop:
+        text = (
+            f"it loses {entrant.drop:.4f} {metric} (95 %: {entrant.drop_low:.4f} to "
+            f"{entrant.drop_high:.4f}), select.max_drop is {select.max_drop:g}"
+        )
+        found.append((entrant.drop / max(select.max_drop, 1e-3) - 1, text))
+    if select.max_ms is not None and entrant.latency_ms > select.max_ms:
+        text = f"{entrant.latency_ms:.2f} ms here, select.max_ms is {select.max_ms:g}"
+        found.append((entrant.latency_ms / select.max_ms - 1, text))
+    return found
+
+
+def _cost(best: Entrant, free: Entrant, metric: str) -> str:
+    """What is paid for not taking the one that would be best without constraints."""
+    parts = [
+        f"{(best.bytes - free.bytes) / BYTES_PER_MB:+.3f} MB",
+        f"{best.mflops - free.mflops:+.1f} MFLOPs",
+        f"{free.drop - best.drop:+.4f} {metric}",
+    ]
+    return f"{', '.join(parts)} against {free.name}"
