@@ -16,9 +16,9 @@ from PIL import ExifTags, Image
 
 from podium.data.params import CompetitionParams
 from podium.errors import PodiumError
-from podium.report import eda_baselines
+from podium.probes import cross_validation
+from podium.probes.baselines import measure_baselines
 from podium.report.eda import Eda, make_eda, make_summary, write_eda
-from podium.report.eda_baselines import measure_baselines
 from podium.report.eda_page import make_page
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -296,7 +296,7 @@ def test_equal_pictures_do_not_lift_the_baseline() -> None:
 
 
 def test_baselines_are_capped_and_repeat_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eda_baselines, "MAX_IMAGES", 200)
+    monkeypatch.setattr(cross_validation, "MAX_IMAGES", 200)
     data = make_thumbnails(700, slice(0, 3))
     one, two = (measure_baselines(*data, seed=5) for _ in range(2))
     assert one == two

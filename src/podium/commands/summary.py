@@ -16,6 +16,7 @@ STAGES = (
     "features",
     "train",
     "evaluate",
+    "audit",
     "compress",
     "submit",
 )
