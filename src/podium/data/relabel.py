@@ -117,10 +117,13 @@ def _find_trouble(
     if change.image_id in seen:
         return f"{change.image_id!r} is already on line {seen[change.image_id]}: keep one"
     if change.label not in classes:
-        return f"label {change.label!r} is not in competition.classes{did_you_mean(change.label, classes)}"
+        near = did_you_mean(change.label, classes)
+        return f"label {change.label!r} is not in competition.classes{near}"
     given = listing.rows[place[change.image_id]].label
     if change.given != given:
-        return f"{change.image_id!r} is given as {given!r}, not {change.given!r}: mend or drop the row"
+        return (
+            f"{change.image_id!r} is given as {given!r}, not {change.given!r}: mend or drop the row"
+        )
     return ""
 
 

@@ -63,7 +63,9 @@ def predict_linear(
     features: Features, codes: Codes, folds: Codes, components: int = COMPONENTS
 ) -> Codes:
     """Out of fold: standardise, principal components, logistic regression."""
-    return _predict(lambda rows: _make_linear(rows, features.shape[1], components), features, codes, folds)
+    return _predict(
+        lambda rows: _make_linear(rows, features.shape[1], components), features, codes, folds
+    )
 
 
 def score_linear(features: Features, codes: Codes, folds: Codes, components: int) -> Features:
@@ -91,9 +93,7 @@ def predict_by_tree(features: Features, codes: Codes, folds: Codes) -> Codes:
     return _predict(make, features, codes, folds)
 
 
-def _predict(
-    make: Callable[[int], Any], features: Features, codes: Codes, folds: Codes
-) -> Codes:
+def _predict(make: Callable[[int], Any], features: Features, codes: Codes, folds: Codes) -> Codes:
     predicted = np.zeros(len(codes), dtype=np.intp)
     for fold in range(FOLDS):
         held_out = folds == fold

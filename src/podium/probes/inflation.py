@@ -63,16 +63,18 @@ def measure_inflation(
     ]
     gain = hits[1].astype(np.float64) - hits[0]
     evidence = Evidence(
-        few.astype(np.int64), [names[n] for n in numbers], np.zeros(len(rows), np.int64), draws, seed
+        few.astype(np.int64),
+        [names[n] for n in numbers],
+        np.zeros(len(rows), np.int64),
+        draws,
+        seed,
     )
     low, high = gain_interval(lambda drawn: float(gain[drawn].mean()), evidence, "inflation")
     difference = Effect(float(gain.mean()), low, high)
     return Inflation(float(hits[0].mean()), float(hits[1].mean()), difference, len(rows))
 
 
-def _thin(
-    names: Sequence[str], groups: npt.NDArray[np.intp], seed: int
-) -> npt.NDArray[np.intp]:
+def _thin(names: Sequence[str], groups: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.intp]:
     """At most about `MAX_IMAGES` rows, as whole groups: half a group would flatter less."""
     if len(groups) <= MAX_IMAGES:
         return np.arange(len(groups))

@@ -103,9 +103,7 @@ def probe_shortcuts(
         return [Probe(name, None, majority, len(rows), note) for name in _PROBES]
     folds = make_folds(codes, groups, seed)
     few = [files[row] for row in rows]
-    return [
-        _run(name, read(few), codes, folds, majority) for name, read in _PROBES.items()
-    ]
+    return [_run(name, read(few), codes, folds, majority) for name, read in _PROBES.items()]
 
 
 def probe_drift(train: Sequence[SeenFile], test: Sequence[SeenFile], seed: int) -> Probe:
@@ -150,7 +148,11 @@ def parse_probe_table(table: pd.DataFrame) -> list[Probe]:
         effect = Effect(*(float(value) for value in values)) if all(values) else None
         probes.append(
             Probe(
-                row["probe"], effect, float(row["floor"]), int(row["n_images"]), row["note"],
+                row["probe"],
+                effect,
+                float(row["floor"]),
+                int(row["n_images"]),
+                row["note"],
                 row["measure"],
             )
         )

@@ -235,7 +235,7 @@ def _probe(
         )
     train = manifest[manifest["source"] == TRAIN]
     note = "" if baselines.border else "a class has fewer than two different images"
-    effect = baselines.border and baselines.border.as_effect()
+    effect = None if baselines.border is None else baselines.border.as_effect()
     border = Probe(BORDER, effect, baselines.majority, baselines.n_images, note)
     labels, groups = train["label"].tolist(), train["group_id"].tolist()
     shortcuts = probe_shortcuts(files[TRAIN], labels, groups, seed)

@@ -58,7 +58,9 @@ def load_case(
             answers[places] = outputs.argmax(axis=1)
         return answers
 
-    embeddings = [load_embeddings(part, size_px, name) for part, name in ((train, "train"), (test, "test"))]
+    embeddings = [
+        load_embeddings(part, size_px, name) for part, name in ((train, "train"), (test, "test"))
+    ]
     return Case(
         rows=pd.concat([train, test], ignore_index=True),
         train_images=train_images,

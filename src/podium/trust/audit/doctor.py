@@ -136,13 +136,13 @@ def audit(case: Case) -> Audit:
     )
     candidates = find_candidates(val_ids, case.targets, case.probabilities, case.classes)
     findings.append(explain_candidates(candidates, len(val_ids)))
-    sheets = {
+    drawn = {
         "labels.png": _draw_candidates(candidates, train, case.train_images),
         "masks.png": _draw_masks(subject, masks),
         "occlusion.png": _draw_examples(subject, masks),
         "near_duplicates.png": _draw_twins(twins, case.rows, images),
     }
-    sheets = {name: content for name, content in sheets.items() if content}
+    sheets = {name: content for name, content in drawn.items() if content}
     return Audit(order_findings(findings), scale, model, candidates, twins, sheets)
 
 
@@ -151,9 +151,7 @@ def explain_probes(probes: Sequence[Probe], model: Effect, scale: Scale) -> list
     return [_explain_probe(probe, model, scale) for probe in probes]
 
 
-def measure_drift(
-    rows: pd.DataFrame, embeddings: npt.NDArray[np.float32], seed: int
-) -> Finding:
+def measure_drift(rows: pd.DataFrame, embeddings: npt.NDArray[np.float32], seed: int) -> Finding:
     """Whether a linear model tells test from training images by their embeddings."""
     is_test = (rows["source"] == TEST).to_numpy().astype(np.intp)
     check = "drift of embeddings"
@@ -320,8 +318,8 @@ def _draw_twins(twins: Twins, rows: pd.DataFrame, images: Sequence[RGB]) -> byte
     number = {name: k + 1 for k, name in enumerate(dict.fromkeys(shown["group"]))}
     tiles = [images[place[image_id]] for image_id in shown["image_id"]]
     captions = [
-        (f"group {number[row.group]}", row.image_id, f"{row.source}{_in_fold(row.fold)} {row.label}")
-        for row in shown.itertuples(index=False)
+        (f"group {number[group]}", image_id, f"{source}{_in_fold(fold)} {label}")
+        for group, image_id, source, fold, label in shown.itertuples(index=False)
     ]
     return draw_sheet(tiles, captions)
 

@@ -51,18 +51,13 @@ def find_candidates(
     doubted = _doubt(given, shares)
     quality = shares[np.arange(len(rows)), given]
     order = sorted(np.flatnonzero(doubted).tolist(), key=lambda k: (quality[k], image_ids[rows[k]]))
-    return pd.DataFrame(
-        [
-            (
-                image_ids[rows[k]],
-                classes[targets[rows[k]]],
-                classes[known[shares[k].argmax()]],
-                round(float(quality[k]), 6),
-            )
-            for k in order
-        ],
-        columns=list(COLUMNS),
-    )
+    lines = []
+    for k in order:
+        row, said = int(rows[k]), int(known[shares[k].argmax()])
+        lines.append(
+            (image_ids[row], classes[int(targets[row])], classes[said], round(float(quality[k]), 6))
+        )
+    return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def explain_candidates(candidates: pd.DataFrame, n_images: int) -> Finding:
@@ -80,11 +75,7 @@ def explain_candidates(candidates: pd.DataFrame, n_images: int) -> Finding:
     )
 
 
-def _doubt(
-    given: npt.NDArray[np.intp], shares: npt.NDArray[np.float64]
-) -> npt.NDArray[np.bool_]:
+def _doubt(given: npt.NDArray[np.intp], shares: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     from cleanlab.filter import find_label_issues
 
-    return np.asarray(
-        find_label_issues(given, shares, filter_by="low_self_confidence", n_jobs=1)
-    )
+    return np.asarray(find_label_issues(given, shares, filter_by="low_self_confidence", n_jobs=1))

@@ -79,9 +79,7 @@ def _keep_largest(mask: Mask) -> Mask:
     if count < 2:
         return mask
     piece = pieces == 1 + int(facts[1:, cv2.CC_STAT_AREA].argmax())
-    contours, _ = cv2.findContours(
-        piece.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    contours, _ = cv2.findContours(piece.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, dtype=np.uint8)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
     return np.asarray(filled > 0)

@@ -186,7 +186,7 @@ def _remove_object(image: RGB, mask: Mask) -> npt.NDArray[np.float32]:
     hidden = cv2.dilate(mask.astype(np.uint8), np.ones((wide, wide), np.uint8))
     weight = (1 - hidden).astype(np.float32)
     shown = image.astype(np.float32) * weight[..., None]
-    filled = shown.copy()
+    filled: npt.NDArray[np.float32] = shown.copy()
     spread, missing = _FILL_SPREAD * side, hidden > 0
     while missing.any() and spread < 4 * side:
         blurred = cv2.GaussianBlur(shown, (0, 0), spread)

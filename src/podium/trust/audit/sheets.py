@@ -58,7 +58,9 @@ def outline(image: RGB, mask: Mask | None) -> RGB:
     return drawn
 
 
-def _shorten(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _shorten(
+    text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> str:
     """The end of a text that is too wide: names differ there."""
     if pen.textlength(text, font) <= _TILE_PX:
         return text

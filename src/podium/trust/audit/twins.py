@@ -110,7 +110,7 @@ def explain_twins(
     inside = set(sizes[sizes > 1].index)
     n_train = int((rows["source"] == TRAIN).sum())
     count = int(train["group"].isin(inside).sum())
-    findings = [
+    return [
         _found(
             "near-duplicates within train",
             count,
@@ -124,7 +124,6 @@ def explain_twins(
         _explain_conflicts(train[train["group"].isin(inside)]),
         _explain_inflation(twins.inflation, scale),
     ]
-    return findings
 
 
 def _explain_val(train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int]) -> Finding:
