@@ -50,12 +50,13 @@ def find_candidates(
     given = np.searchsorted(known, targets[rows])
     doubted = _doubt(given, shares)
     quality = shares[np.arange(len(rows)), given]
-    order = sorted(np.flatnonzero(doubted).tolist(), key=lambda k: (quality[k], image_ids[rows[k]]))
+    names = [image_ids[row] for row in rows.tolist()]
+    order = sorted(np.flatnonzero(doubted).tolist(), key=lambda k: (quality[k], names[k]))
     lines = []
     for k in order:
         row, said = int(rows[k]), int(known[shares[k].argmax()])
         lines.append(
-            (image_ids[row], classes[int(targets[row])], classes[said], round(float(quality[k]), 6))
+            (names[k], classes[int(targets[row])], classes[said], round(float(quality[k]), 6))
         )
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
