@@ -120,6 +120,7 @@ def test_stage_writes_what_it_declares_and_repeats_itself(tmp_path: Path) -> Non
         "reports/eda/duplicates.csv",
         "reports/eda/eda.html",
         "reports/eda/image_sizes.csv",
+        "reports/eda/probes.csv",
     ]
     assert outputs[0]["data/problems.csv"] == b"file,row,image_id,problem,action\n"
     assert str(tmp_path).encode() not in b"".join(outputs[0].values())
@@ -215,6 +216,23 @@ def test_duplicates_and_conflicts_are_counted_and_shown(root: Path) -> None:
     assert "1 test pictures are also training pictures" in text
     groups = eda.assembly.manifest.set_index("image_id")["group_id"]
     assert groups["train/001.png"] == "train/000.png"
+
+
+def test_mended_labels_are_used_recorded_and_told(root: Path) -> None:
+    header = "image_id,given,label,quality\n"
+    (root / "data/relabel.csv").write_text(f"{header}train/000.png,low,<b>high</b>,0.01\n")
+    eda, page = run_library(root)
+    write_eda(root, eda, page)
+    assert eda.assembly.manifest.set_index("image_id").at["train/000.png", "label"] == CLASSES[1]
+    assert eda.metrics["n_relabelled"] == 1
+    problems = (root / "data/problems.csv").read_text().splitlines()
+    assert problems[1:] == [
+        "data/relabel.csv,2,train/000.png,given 'low',now '<b>high</b>'",
+    ]
+    assert any("1 labels are not the organiser's" in line for line in eda.warnings)
+    (root / "data/relabel.csv").write_text(f"{header}train/000.png,low,lo,0.01\n")
+    with pytest.raises(PodiumError, match="line 2: label 'lo' is not in competition.classes"):
+        run_library(root)
 
 
 def test_odd_images_are_told_in_sentences(root: Path) -> None:

@@ -96,6 +96,8 @@ def load_probes(path: Path) -> list[Probe]:
 def _run(
     ensemble: Ensemble, images: RGB, mine: list[npt.NDArray[np.int64]]
 ) -> list[npt.NDArray[np.float32]]:
-    """Outputs of each fold's model for its own images; folds without one run none."""
-    outputs: list[npt.NDArray[np.float32]] = ensemble.run_each(images, mine, "occlude")
-    return outputs
+    """Outputs of each fold's model for its own images; of a fold that has none, none."""
+    # A net wants at least one image: what it says of it is dropped.
+    asked = [places if len(places) else np.zeros(1, np.int64) for places in mine]
+    outputs = ensemble.run_each(images, asked, "occlude")
+    return [values[: len(places)] for values, places in zip(outputs, mine, strict=True)]
