@@ -81,7 +81,7 @@ def check_occlusion(
         Finding(
             CENTRE_KEPT,
             severity,
-            f"without the outermost tenth of the pictures the model loses {loss} of its score",
+            f"without the outermost tenth of the pictures the model loses {loss} of the images",
             "it needs the border: see whether the object reaches that far, else crop to it"
             if severity in ("alarm", "notice")
             else "",
@@ -127,7 +127,7 @@ def _check_background(
     return Finding(
         BACKGROUND,
         severity,
-        f"before the background of an image of another class the model loses {loss} of its score; "
+        f"before the background of an image of another class the model loses {loss} of the images; "
         f"{follows:.1%} of its answers are then that background's class; {said}",
         "the model reads the background: augment backgrounds, crop to the object, or train on masked "
         "images"
