@@ -24,6 +24,7 @@ LAYERS = [
     {"data"},
     {"intake"},
     {"tasks"},
+    {"probes"},
     {"models"},
     {"engine"},
     {"slim", "report", "trust"},

@@ -16,9 +16,9 @@ from PIL import ExifTags, Image
 
 from podium.data.params import NO_RULES, CompetitionParams
 from podium.errors import PodiumError
-from podium.report import eda_baselines
+from podium.probes import cross_validation
+from podium.probes.baselines import measure_baselines
 from podium.report.eda import Eda, make_eda, make_summary, write_eda
-from podium.report.eda_baselines import measure_baselines
 from podium.report.eda_page import make_page
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -117,6 +117,7 @@ def test_stage_writes_what_it_declares_and_repeats_itself(tmp_path: Path) -> Non
         "reports/eda/duplicates.csv",
         "reports/eda/eda.html",
         "reports/eda/image_sizes.csv",
+        "reports/eda/probes.csv",
     ]
     assert outputs[0]["data/problems.csv"] == b"file,row,image_id,problem,action\n"
     assert str(tmp_path).encode() not in b"".join(outputs[0].values())
@@ -214,6 +215,23 @@ def test_duplicates_and_conflicts_are_counted_and_shown(root: Path) -> None:
     assert groups["train/001.png"] == "train/000.png"
 
 
+def test_mended_labels_are_used_recorded_and_told(root: Path) -> None:
+    header = "image_id,given,label,quality\n"
+    (root / "data/relabel.csv").write_text(f"{header}train/000.png,low,<b>high</b>,0.01\n")
+    eda, page = run_library(root)
+    write_eda(root, eda, page)
+    assert eda.assembly.manifest.set_index("image_id").at["train/000.png", "label"] == CLASSES[1]
+    assert eda.metrics["n_relabelled"] == 1
+    problems = (root / "data/problems.csv").read_text().splitlines()
+    assert problems[1:] == [
+        "data/relabel.csv,2,train/000.png,given 'low',now '<b>high</b>'",
+    ]
+    assert any("1 labels are not the organiser's" in line for line in eda.warnings)
+    (root / "data/relabel.csv").write_text(f"{header}train/000.png,low,lo,0.01\n")
+    with pytest.raises(PodiumError, match="line 2: label 'lo' is not in competition.classes"):
+        run_library(root)
+
+
 def test_odd_images_are_told_in_sentences(root: Path) -> None:
     train = root / "data/raw/train"
     photo = Image.open(train / "000.png")
@@ -293,7 +311,7 @@ def test_equal_pictures_do_not_lift_the_baseline() -> None:
 
 
 def test_baselines_are_capped_and_repeat_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eda_baselines, "MAX_IMAGES", 200)
+    monkeypatch.setattr(cross_validation, "MAX_IMAGES", 200)
     data = make_thumbnails(700, slice(0, 3))
     one, two = (measure_baselines(*data, seed=5) for _ in range(2))
     assert one == two

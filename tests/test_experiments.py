@@ -33,7 +33,17 @@ from tests.competition import (
 
 pytestmark = pytest.mark.dag
 
-STAGES = ["eda", "split", "label_shuffle", "features", "train", "evaluate", "compress", "submit"]
+STAGES = [
+    "eda",
+    "split",
+    "label_shuffle",
+    "features",
+    "train",
+    "evaluate",
+    "audit",
+    "compress",
+    "submit",
+]
 FROM_TRAIN = STAGES[4:]
 
 
@@ -169,7 +179,7 @@ def test_queue_and_temp_run_the_code_they_were_given(queue: Path) -> None:
     assert not any("edited" in e["metrics"]["train"] for e in found.values())
 
     said = run(queue, "dvc", "exp", "run", "--temp", "-S", "lr=2e-3")
-    assert stages_run(said)[-4:] == FROM_TRAIN
+    assert stages_run(said)[-5:] == FROM_TRAIN
     (new,) = experiments(queue).keys() - found.keys()
     assert experiments(queue)[new]["metrics"]["train"]["edited"] == 1
 

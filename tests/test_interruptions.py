@@ -102,7 +102,13 @@ def test_killed_dvc_takes_its_trainer_along(copy: Path) -> None:
         dvc.kill()
         wait_for_end(trainer, seconds=2)
     edit(copy / "params.yaml", SHORT_AGAIN)
-    assert stages_run(run(copy, "dvc", "repro")) == ["train", "evaluate", "compress", "submit"]
+    assert stages_run(run(copy, "dvc", "repro")) == [
+        "train",
+        "evaluate",
+        "audit",
+        "compress",
+        "submit",
+    ]
     assert half_written(copy) == []
 
 

@@ -24,7 +24,7 @@ from tests.competition import (
 
 pytestmark = pytest.mark.dag
 
-FROM_FEATURES = ["features", "train", "evaluate", "compress", "submit"]
+FROM_FEATURES = ["features", "train", "evaluate", "audit", "compress", "submit"]
 OLD = "data/weights/old.safetensors"
 START = ("-S", "model.pretrained=false", "-S", f"model.weights={OLD}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from podium.trust.contract import CONTRACT_FILE, describe_contract, load_contract
@@ -18,6 +19,7 @@ STAGES = (
     "features",
     "train",
     "evaluate",
+    "audit",
     "compress",
     "submit",
 )
@@ -38,18 +40,39 @@ def print_summary(root: Path) -> None:
         table.add_row(
             "  as shipped", f"{_with_interval(row, 'accuracy')}, {row['bytes'] / 1e6:.2f} MB"
         )
+    for name, line in _find_alarms(root):
+        table.add_row(name, line)
     table.add_row("submission", _handed_in(submit, "submission.csv"))
     table.add_row("  compressed", _handed_in(submit, "submission_compressed.csv"))
     if (root / CONTRACT_FILE).exists():
         table.add_row("contract", describe_contract(load_contract(root / CONTRACT_FILE)))
     table.add_row("model", f"deploy/ ({shipped}), try: podium predict IMAGE")
     table.add_row("metrics", "metrics/*.json; data: reports/eda/eda.html")
+    table.add_row("can it be trusted?", "reports/audit/audit.html")
     seconds = {name: _load(root, f"measured/{name}").get("seconds") for name in STAGES}
     known = {name: value for name, value in seconds.items() if value is not None}
     times = ", ".join(f"{name} {value:.1f}" for name, value in known.items())
     table.add_row("seconds, last run", f"{times}; together {sum(known.values()):.1f}")
     print()
     Console(width=110, highlight=False).print(table)
+
+
+def _find_alarms(root: Path) -> list[tuple[str, str]]:
+    """A row for each alarm of the audit, or one that says that there is none; none before it ran."""
+    audit = _load(root, "audit")
+    if not audit:
+        return []
+    findings = audit["details"][0]["findings"]
+    alarms = [finding for finding in findings if finding["severity"] == "alarm"]
+    rows = [
+        (
+            f"[bold red]ALARM: {escape(alarm['check'])}[/]",
+            f"[bold red]{escape(alarm['sentence'])}[/]",
+        )
+        for alarm in alarms
+    ]
+    counts = f"{audit['n_notice']} notices, {audit['n_label_candidates']} labels in doubt"
+    return rows or [("audit", f"no alarm; {counts}")]
 
 
 def _load(root: Path, name: str) -> dict[str, Any]:

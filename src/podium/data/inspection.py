@@ -21,6 +21,7 @@ from podium.data.decode import (
     decode_reduced,
     open_image,
 )
+from podium.data.file_traits import FileTraits, read_traits
 from podium.data.jpeg import IncompleteJpegError, check_last_scan
 from podium.progress import track
 from podium.runtime import available_cores, data_workers
@@ -46,6 +47,7 @@ class ImageFacts:
         rotated: whether EXIF asks for another orientation than the stored one.
         animated: whether there are more frames than the first, which is the one that counts.
         thumbnail: uint8 (32, 32, 3), None where undecodable.
+        traits: what the file says beside its picture, None where undecodable.
         problem: why the file cannot be used, without its name; "" where it can.
     """
 
@@ -59,6 +61,7 @@ class ImageFacts:
     rotated: bool = False
     animated: bool = False
     thumbnail: RGB | None = None
+    traits: FileTraits | None = None
     problem: str = ""
 
 
@@ -78,6 +81,7 @@ def inspect_file(path: Path) -> ImageFacts:
         width, height = image.size
         mode, file_format = image.mode, image.format or ""
         animated = _is_animated(image)
+        traits = read_traits(image, len(content))
         check_last_scan(content)
         rgb, orientation = decode_reduced(image, REDUCED_PX)
     except (UndecodableImageError, IncompleteJpegError) as error:
@@ -94,6 +98,7 @@ def inspect_file(path: Path) -> ImageFacts:
         rotated=orientation != 1,
         animated=animated,
         thumbnail=_make_thumbnail(rgb),
+        traits=traits,
     )
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from podium.data.ids import is_image_name
+from podium.data.packed_times import count_seconds
 from podium.errors import PodiumError, ProblemsError
 from podium.progress import track
 
@@ -55,10 +56,13 @@ def is_wanted_name(name: str) -> bool:
     return is_image_name(name) or PurePosixPath(name).suffix.lower() in (".csv", ".tsv", ".json")
 
 
-def extract_archive(archive: Path, target: Path) -> None:
+def extract_archive(archive: Path, target: Path) -> dict[str, int]:
     """Unpack what a competition needs from `archive` into the new folder `target`.
 
     Only plain files are made, with the archive's names and ordinary permissions.
+
+    Returns:
+        When each of them was last changed, see `podium.data.packed_times`.
 
     Raises:
         PodiumError: no zip, corrupt, encrypted, a bomb, too many members, too little disk.
@@ -80,6 +84,7 @@ def extract_archive(archive: Path, target: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with reader.open(info) as packed, path.open("xb") as stream:
                 shutil.copyfileobj(packed, stream, _CHUNK_BYTES)
+        return {name: count_seconds(info.date_time) for name, info in members.items()}
 
 
 @contextmanager

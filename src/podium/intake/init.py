@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from podium.data.packed_times import PACKED_TIMES, write_packed_times
 from podium.data.params import CompetitionParams
 from podium.errors import PodiumError
 from podium.files import hold_lock, write_bytes
@@ -70,13 +71,18 @@ def init_competition(
         folder = source
         if not is_folder:
             folder = work / "unpacked"
-            extract_archive(source, folder)
+            seconds = extract_archive(source, folder)
         with _name_source(folder, source):
             base = find_base(folder)
             name = _make_name(source, root)
             layout = recognise_layout(base, name, RAW, choice or Choice())
+            files = layout.files
+            if not is_folder:
+                inside = base.relative_to(folder)
+                write_packed_times(base, {f: seconds[(inside / f).as_posix()] for f in files})
+                files = [*files, PACKED_TIMES]
         with _undone_on_failure(raw, work / "old", params_file):
-            how = _bring(base, layout.files, root, work, link)
+            how = _bring(base, files, root, work, link)
             # First the block: dvc.yaml names competition.source, and dvc reads it for any command.
             write_competition_block(params_file, layout.params)
             run_dvc(root, "add", RAW)

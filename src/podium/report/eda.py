@@ -18,7 +18,7 @@ import pandas as pd
 
 from podium.data.duplicates import PLACES, DuplicateGroup, find_duplicates
 from podium.data.inspection import ImageFacts, inspect_files
-from podium.data.listing import TEST, TRAIN, load_listing
+from podium.data.listing import TEST, TRAIN, Problem, Row, load_listing
 from podium.data.manifest import (
     MANIFEST,
     Assembly,
@@ -26,9 +26,21 @@ from podium.data.manifest import (
     make_manifest,
     make_problem_table,
 )
+from podium.data.packed_times import load_packed_times
 from podium.data.params import ListingParams
+from podium.data.relabel import RELABEL, apply_relabels, load_relabels
 from podium.files import write_csv, write_metrics, write_text
-from podium.report.eda_baselines import Baseline, Baselines, measure_baselines
+from podium.probes.baselines import Baseline, Baselines, measure_baselines
+from podium.probes.findings import make_scale
+from podium.probes.shortcuts import (
+    BORDER,
+    DRIFT,
+    Probe,
+    SeenFile,
+    make_probe_table,
+    probe_drift,
+    probe_shortcuts,
+)
 
 PROBLEMS = Path("data/problems.csv")
 METRICS = Path("metrics/eda.json")
@@ -66,6 +78,8 @@ class Eda:
         duplicates: groups of pixel-identical images.
         odd_files: lines about files that no list names.
         baselines: what can be scored without a net.
+        probes: what should not tell the class, and test from training images.
+        relabelled: what data/relabel.csv changed.
     """
 
     assembly: Assembly
@@ -75,6 +89,8 @@ class Eda:
     duplicates: list[DuplicateGroup]
     odd_files: list[str]
     baselines: Baselines
+    probes: list[Probe]
+    relabelled: list[Problem]
 
 
 def make_eda(
@@ -89,9 +105,11 @@ def make_eda(
         seed: of the baselines' folds.
 
     Raises:
-        PodiumError, ProblemsError: see `load_listing` and `make_manifest`.
+        PodiumError, ProblemsError: see `load_listing`, `apply_relabels` and `make_manifest`.
     """
     listing = load_listing(root, competition)
+    changes = load_relabels(root / RELABEL)
+    listing, relabelled = apply_relabels(listing, changes, competition.classes)
     readable = [row for row in listing.rows if not row.problem]
     paths = [root / competition.source / row.image_id for row in readable]
     facts_of = dict(zip((row.image_id for row in readable), inspect_files(paths), strict=True))
@@ -107,28 +125,39 @@ def make_eda(
     baselines = measure_baselines(
         thumbnails[train], list(manifest["label"][train]), list(manifest["group_id"][train]), seed
     )
+    probes = _probe(root / competition.source, listing.rows, assembly, baselines, seed)
     tables = {
         "class_counts": _count_classes(manifest, competition.classes),
         "image_sizes": _count_sizes(manifest),
         "brightness": _measure_brightness(manifest, thumbnails, competition.classes),
         "channels": _measure_channels(manifest, thumbnails),
         "duplicates": _count_duplicates(duplicates),
+        "probes": make_probe_table(probes),
     }
     return Eda(
         assembly=assembly,
         tables=tables,
-        metrics=_make_metrics(assembly, tables, duplicates, listing.odd_files, baselines),
-        warnings=_make_warnings(assembly, tables, duplicates, listing.odd_files, baselines),
+        metrics={
+            **_make_metrics(assembly, tables, duplicates, listing.odd_files, baselines),
+            "n_relabelled": len(relabelled),
+        },
+        warnings=[
+            *_explain_probes(probes),
+            *_make_warnings(assembly, tables, duplicates, listing.odd_files, baselines),
+            *_explain_relabels(relabelled),
+        ],
         duplicates=duplicates,
         odd_files=listing.odd_files,
         baselines=baselines,
+        probes=probes,
+        relabelled=relabelled,
     )
 
 
 def write_eda(root: Path, eda: Eda, page: str) -> None:
     """Write the manifest, the problems, metrics/eda.json and reports/eda/."""
     write_csv(root / MANIFEST, eda.assembly.manifest)
-    write_csv(root / PROBLEMS, make_problem_table(eda.assembly.problems))
+    write_csv(root / PROBLEMS, make_problem_table([*eda.assembly.problems, *eda.relabelled]))
     for name, table in eda.tables.items():
         write_csv(root / REPORT / f"{name}.csv", table)
     write_text(root / PAGE, page)
@@ -177,6 +206,64 @@ def _explain_border(baselines: Baselines) -> list[str]:
         f"the outermost tenth of the pictures alone gives {baselines.border.accuracy:.1%}: unless the "
         "object reaches that far, a score of this size can come from the background alone"
     ]
+
+
+def _probe(
+    source: Path, rows: Sequence[Row], assembly: Assembly, baselines: Baselines, seed: int
+) -> list[Probe]:
+    """The border, what files say beside their pictures, and the drift of both to the test images."""
+    packed_at = load_packed_times(source)
+    listed_at = {row.image_id: row.line for row in rows if row.file.endswith(".csv")}
+    manifest = assembly.manifest
+    files: dict[str, list[SeenFile]] = {TRAIN: [], TEST: []}
+    for image_id, where, fact in zip(
+        manifest["image_id"], manifest["source"], assembly.facts, strict=True
+    ):
+        if fact.traits is None or fact.thumbnail is None:
+            continue
+        red, green, blue = fact.thumbnail.mean(axis=(0, 1)).tolist()
+        files[where].append(
+            SeenFile(
+                image_id,
+                fact.width,
+                fact.height,
+                (red, green, blue),
+                fact.traits,
+                listed_at.get(image_id),
+                packed_at.get(image_id),
+            )
+        )
+    train = manifest[manifest["source"] == TRAIN]
+    note = "" if baselines.border else "a class has fewer than two different images"
+    effect = None if baselines.border is None else baselines.border.as_effect()
+    border = Probe(BORDER, effect, baselines.majority, baselines.n_images, note)
+    labels, groups = train["label"].tolist(), train["group_id"].tolist()
+    shortcuts = probe_shortcuts(files[TRAIN], labels, groups, seed)
+    return [border, *shortcuts, probe_drift(files[TRAIN], files[TEST], seed)]
+
+
+def _explain_probes(probes: Sequence[Probe]) -> list[str]:
+    """Warnings of probes that surely close half the gap to a perfect score; no model is known yet."""
+    lines = []
+    for probe in probes:
+        if probe.effect is None or probe.name == BORDER:
+            continue  # the border has a sentence of its own
+        if make_scale(probe.floor, None).judge_score(probe.effect) != "alarm":
+            continue
+        if probe.name == DRIFT:
+            lines.append(
+                "test images can be told from training images by size, encoding or mean colour "
+                f"(AUC {probe.effect.value:.2f}): the val score may not hold on them"
+            )
+        else:
+            lines.append(f"{probe.name} alone tells the class of {probe.effect} of the images")
+    return lines
+
+
+def _explain_relabels(relabelled: Sequence[Problem]) -> list[str]:
+    if not relabelled:
+        return []
+    return [f"{len(relabelled)} labels are not the organiser's: {RELABEL} changed them"]
 
 
 def _show(baseline: Baseline) -> str:

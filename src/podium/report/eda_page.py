@@ -72,6 +72,7 @@ def make_page(root: Path, name: str, eda: Eda, seed: int) -> str:
         odd_files=eda.odd_files[:_LINES_SHOWN],
         n_odd_files=len(eda.odd_files),
         baselines=eda.baselines,
+        probes=eda.probes,
         sentences=explain_baselines(eda.baselines),
     )
 

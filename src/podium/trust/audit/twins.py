@@ -1,0 +1,226 @@
+"""Near-duplicates by where they stand: inside train, across train and val, across train and test.
+
+In: manifest rows, their pixels and embeddings, folds. Out: findings, the table near_duplicates.csv and
+the groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from podium.data.decode import RGB
+from podium.data.duplicates import make_group_ids
+from podium.data.listing import TEST, TRAIN
+from podium.probes.findings import ALARM_SHARE, Effect, Finding, Scale
+from podium.probes.inflation import Inflation, measure_inflation
+from podium.probes.near_duplicates import NearDuplicates, find_near_duplicates
+from podium.tasks.classification.metrics import accuracy_interval
+
+# The comparison of all embeddings grows with the square of their number.
+MAX_IMAGES = 20_000
+TABLE = "near_duplicates.csv"
+COLUMNS = ("group", "image_id", "source", "fold", "label")
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What was found.
+
+    Attributes:
+        groups: image_ids that belong together, each sorted, by the first.
+        group_of_train: group name of every train row, the manifest's own groups included.
+        table: `COLUMNS`, a row for each image of a group.
+        inflation: None where there was nothing to measure.
+        skipped: whether there were too many images to compare.
+    """
+
+    groups: list[list[str]]
+    group_of_train: list[str]
+    table: pd.DataFrame
+    inflation: Inflation | None
+    skipped: bool
+
+
+def find_twins(
+    rows: pd.DataFrame,
+    images: Sequence[RGB],
+    embeddings: npt.NDArray[np.float32],
+    folds: dict[str, int],
+    load_large: Callable[[str, int], RGB],
+    draws: int,
+    seed: int,
+) -> Twins:
+    """Compare all different pictures of train and test.
+
+    Args:
+        rows: readable manifest rows, train first.
+        images: uint8 (s, s, 3) of each row.
+        embeddings: (n, d) likewise.
+        folds: fold of each training image that is used.
+        load_large: (path, side in px) -> pixels.
+        draws, seed: of the bootstrap of the inflation.
+    """
+    # Pixel-identical images are one picture here; they are groups already.
+    firsts = np.flatnonzero(~rows["pixel_hash"].duplicated().to_numpy())
+    skipped = len(firsts) > MAX_IMAGES
+    found = NearDuplicates(0, [], [])
+    if not skipped:
+        paths = rows["path"].to_numpy()[firsts]
+        sides = rows[["width", "height"]].min(axis=1).to_numpy()[firsts]
+        found = find_near_duplicates(
+            [images[int(row)] for row in firsts],
+            embeddings[firsts],
+            sides.tolist(),
+            lambda place, side: load_large(str(paths[place]), side),
+        )
+    by_hash: dict[str, list[int]] = {}
+    for row, pixel_hash in enumerate(rows["pixel_hash"]):
+        by_hash.setdefault(pixel_hash, []).append(row)
+    ids = rows["image_id"].tolist()
+    groups = []
+    for group in found.groups:
+        hashes = rows["pixel_hash"].to_numpy()[firsts[group]]
+        groups.append(sorted(ids[row] for pixel_hash in hashes for row in by_hash[pixel_hash]))
+    name_of = {image_id: group[0] for group in groups for image_id in group}
+    train = rows[rows["source"] == TRAIN]
+    names = make_group_ids(
+        train["image_id"].tolist(),
+        [train["group_id"].tolist(), [name_of.get(name, "") for name in train["image_id"]]],
+    )
+    codes = np.unique(train["label"].to_numpy(dtype=str), return_inverse=True)[1]
+    inflation = measure_inflation(embeddings[: len(train)], codes, names, draws, seed)
+    return Twins(groups, names, _make_table(rows, groups, folds), inflation, skipped)
+
+
+def explain_twins(
+    twins: Twins, rows: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int], scale: Scale
+) -> list[Finding]:
+    """One finding for each place, one for conflicting labels, one for the inflation."""
+    if twins.skipped:
+        said = f"more than {MAX_IMAGES} different pictures: near-duplicates were not looked for"
+        return [Finding("near-duplicates", "not measured", said)]
+    table = twins.table
+    train = table[table["source"] == TRAIN]
+    sizes = train.groupby("group", sort=True).size()
+    inside = set(sizes[sizes > 1].index)
+    n_train = int((rows["source"] == TRAIN).sum())
+    count = int(train["group"].isin(inside).sum())
+    return [
+        _found(
+            "near-duplicates within train",
+            count,
+            n_train,
+            f"{count} of {n_train} training images show the same thing as another one, in "
+            f"{len(inside)} groups",
+            f"they weigh double; {TABLE} names them",
+        ),
+        _explain_val(train, val_ids, folds),
+        _explain_test(rows, table),
+        _explain_conflicts(train[train["group"].isin(inside)]),
+        _explain_inflation(twins.inflation, scale),
+    ]
+
+
+def _explain_val(train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int]) -> Finding:
+    folds_of_group: dict[str, set[int]] = {}
+    for group, image_id in zip(train["group"], train["image_id"], strict=True):
+        if image_id in folds:
+            folds_of_group.setdefault(group, set()).add(folds[image_id])
+    group_of = dict(zip(train["image_id"], train["group"], strict=True))
+    leaking = [
+        name
+        for name in val_ids
+        if name in group_of and len(folds_of_group.get(group_of[name], set())) > 1
+    ]
+    return _found(
+        "near-duplicates across train and val",
+        len(leaking),
+        len(val_ids),
+        f"{len(leaking)} of {len(val_ids)} val images have a near-duplicate in training",
+        "the val score is too high by what they give: name the groups of "
+        f"{TABLE} in a column of the training list and set competition.group_column",
+    )
+
+
+def _explain_test(rows: pd.DataFrame, table: pd.DataFrame) -> Finding:
+    test = rows[rows["source"] == TEST]
+    near_train = set(table.loc[table["source"] == TRAIN, "group"])
+    twins = set(table.loc[(table["source"] == TEST) & table["group"].isin(near_train), "image_id"])
+    equal = test["pixel_hash"].isin(set(rows.loc[rows["source"] == TRAIN, "pixel_hash"]))
+    twins |= set(test.loc[equal, "image_id"])
+    if test.empty:
+        return Finding("near-duplicates across train and test", "not measured", "no test image")
+    return _found(
+        "near-duplicates across train and test",
+        len(twins),
+        len(test),
+        f"{len(twins)} of {len(test)} test images show the same thing as a training image "
+        f"({int(equal.sum())} of them pixel for pixel)",
+        "the public score flatters by them, too; a private set may hold none",
+    )
+
+
+def _explain_conflicts(train: pd.DataFrame) -> Finding:
+    labels = train.groupby("group", sort=True)["label"].nunique()
+    groups = labels[labels > 1].index.tolist()
+    n_groups = len(labels)
+    if not n_groups:
+        return Finding("labels of near-duplicates", "quiet", "no group to compare labels in")
+    return _found(
+        "labels of near-duplicates",
+        len(groups),
+        n_groups,
+        f"{len(groups)} of {n_groups} groups of near-duplicates have several labels",
+        f"one of them is wrong: see {TABLE}, mend data/relabel.csv",
+    )
+
+
+def _explain_inflation(inflation: Inflation | None, scale: Scale) -> Finding:
+    check = "inflation by random folds"
+    if inflation is None:
+        said = "no group of equal or alike images: random folds are as honest as grouped ones"
+        return Finding(check, "quiet", said)
+    severity = scale.judge_loss(inflation.difference)
+    return Finding(
+        check,
+        severity,
+        f"a quick model scores {inflation.random:.1%} with random folds and {inflation.grouped:.1%} "
+        f"with equal and alike images kept together: random folds flatter by {inflation.difference}",
+        f"keep groups together: competition.group_column, see {TABLE}"
+        if severity in ("alarm", "notice")
+        else "",
+        inflation.difference,
+        ALARM_SHARE * (scale.top - scale.floor),
+    )
+
+
+def _found(check: str, count: int, of: int, sentence: str, advice: str) -> Finding:
+    """A count, as a share with its exact interval: a notice where there is one. That it does harm is
+    the inflation's to say."""
+    effect = Effect(count / of, *accuracy_interval(count, of)) if of else None
+    if not count:
+        return Finding(check, "quiet", sentence, effect=effect)
+    return Finding(check, "notice", sentence, advice, effect)
+
+
+def _make_table(
+    rows: pd.DataFrame, groups: Sequence[Sequence[str]], folds: dict[str, int]
+) -> pd.DataFrame:
+    facts = rows.set_index("image_id")[["source", "label"]]
+    lines = [
+        (
+            group[0],
+            image_id,
+            facts.at[image_id, "source"],
+            str(folds.get(image_id, "")),
+            facts.at[image_id, "label"],
+        )
+        for group in groups
+        for image_id in group
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=str)

@@ -1,0 +1,356 @@
+"""Probes: what is planted is found, what is not stays quiet."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from podium.data.decode import decode, open_image
+from podium.data.file_traits import FileTraits, read_traits
+from podium.data.listing import Listing, Row
+from podium.data.packed_times import PACKED_TIMES, count_seconds, load_packed_times
+from podium.data.relabel import Relabel, apply_relabels, load_relabels
+from podium.errors import PodiumError, ProblemsError
+from podium.intake.archive import extract_archive
+from podium.intake.demo.photo import render_jpeg
+from podium.intake.demo.plan import make_plan, near_duplicate_pairs
+from podium.intake.demo.spec import DemoSpec
+from podium.probes.auc import measure_auc
+from podium.probes.findings import Effect, Finding, Scale, make_scale, order_findings
+from podium.probes.inflation import measure_inflation
+from podium.probes.near_duplicates import (
+    confirm_pair,
+    find_near_duplicates,
+    make_groups,
+)
+from podium.probes.shortcuts import (
+    SeenFile,
+    make_probe_table,
+    parse_probe_table,
+    probe_drift,
+    probe_shortcuts,
+)
+
+N = 240
+LABELS = [str(k * 7 % 3) for k in range(N)]
+GROUPS = [f"{k:04}" for k in range(N)]
+
+
+def make_files() -> list[SeenFile]:
+    """Files whose traits are drawn without a look at the class."""
+    draw = np.random.default_rng(1)
+    return [
+        SeenFile(
+            f"train/{draw.integers(10**6):07}.jpg",
+            int(draw.integers(90, 110)),
+            100,
+            tuple(draw.uniform(80, 160, 3).tolist()),
+            FileTraits(
+                int(draw.integers(5000, 9000)),
+                ("JPEG", "RGB", 0, int(draw.integers(500, 600)), 700),
+                (("00272", f"camera {draw.integers(4)}"),),
+            ),
+            listed_at=int(draw.integers(10**6)),
+            packed_at=int(draw.integers(10**6)),
+        )
+        for _ in range(N)
+    ]
+
+
+def plant(name: str, files: list[SeenFile]) -> list[SeenFile]:
+    """The same files, and one trait follows the class."""
+    planted = []
+    for file, label in zip(files, LABELS, strict=True):
+        k = int(label)
+        traits = file.traits
+        changed = {
+            "mean colour and brightness": {"mean_rgb": (100.0 + 20 * k, 100.0, 100.0)},
+            "file size": {"traits": replace(traits, size_bytes=traits.size_bytes + 9000 * k)},
+            "encoding": {"traits": replace(traits, encoding=("JPEG", "RGB", 0, 500 + k, 700))},
+            "dimensions": {"width": 200 - 30 * k},
+            "EXIF": {"traits": replace(traits, exif=(("00306", f"2024:01:0{k + 1} 10:00"),))},
+            "times in the zip": {
+                "packed_at": 10**7 * (1 + k % 2) + (file.packed_at or 0) * (k + 1)
+            },
+            "order in the list": {"listed_at": 10**7 * k + (file.listed_at or 0)},
+            "file name": {"name": f"train/{'abc'[k]}_{file.name[6:]}"},
+        }[name]
+        planted.append(replace(file, **changed))
+    return planted
+
+
+PROBES = [probe.name for probe in probe_shortcuts(make_files(), LABELS, GROUPS, seed=0)]
+
+
+def test_nothing_planted_is_quiet() -> None:
+    scale = make_scale(80 / N, Effect(0.9, 0.85, 0.94))
+    for probe in probe_shortcuts(make_files(), LABELS, GROUPS, seed=0):
+        assert probe.effect is not None, probe.name
+        assert scale.judge_score(probe.effect) == "quiet", probe
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_planted_shortcut_alarms_in_its_probe(name: str) -> None:
+    probes = {p.name: p for p in probe_shortcuts(plant(name, make_files()), LABELS, GROUPS, seed=0)}
+    effect = probes[name].effect
+    assert effect is not None
+    assert make_scale(80 / N, Effect(0.9, 0.85, 0.94)).judge_score(effect) == "alarm", probes[name]
+
+
+def test_absent_traits_are_not_measured_and_say_why() -> None:
+    bare = [
+        replace(f, listed_at=None, packed_at=None, traits=replace(f.traits, exif=()))
+        for f in make_files()
+    ]
+    notes = {probe.name: probe.note for probe in probe_shortcuts(bare, LABELS, GROUPS, seed=0)}
+    assert notes["EXIF"] == "no file has any"
+    assert notes["times in the zip"] == "the files came in no zip"
+    assert notes["order in the list"].startswith("there is no list")
+    few = probe_shortcuts(bare[:3], ["0", "1", "1"], GROUPS[:3], seed=0)
+    assert {probe.note for probe in few} == {"a class has fewer than two different images"}
+
+
+def test_class_folders_are_no_file_names() -> None:
+    files = [
+        replace(f, name=f"train/{label}/{f.name[6:]}")
+        for f, label in zip(make_files(), LABELS, strict=True)
+    ]
+    name = next(p for p in probe_shortcuts(files, LABELS, GROUPS, seed=0) if p.name == "file name")
+    assert name.effect is not None
+    assert name.effect.low < 0.45
+
+
+def test_drift_is_found_and_quiet_without() -> None:
+    files = make_files()
+    same = probe_drift(files[:160], files[160:], seed=0)
+    assert same.effect is not None
+    assert Scale(0.5, 1.0).judge_score(same.effect) == "quiet"
+    brighter = [replace(f, mean_rgb=tuple(v + 60 for v in f.mean_rgb)) for f in files[160:]]
+    other = probe_drift(files[:160], brighter, seed=0)
+    assert other.effect is not None
+    assert Scale(0.5, 1.0).judge_score(other.effect) == "alarm"
+    assert probe_drift(files, files[:5], seed=0).note == "fewer than ten images of a kind"
+
+
+def test_probe_table_comes_back() -> None:
+    probes = [
+        *probe_shortcuts(make_files(), LABELS, GROUPS, 0),
+        probe_drift(make_files()[:9], [], 0),
+    ]
+    stream = io.StringIO(make_probe_table(probes).to_csv(index=False))
+    table = pd.read_csv(stream, dtype=str, keep_default_na=False)
+    back = parse_probe_table(table)
+    assert [p.name for p in back] == [p.name for p in probes]
+    assert back[-1].effect is None
+    assert back[0].effect is not None
+    assert back[0].effect.low == pytest.approx(probes[0].effect.low, abs=1e-6)  # type: ignore[union-attr]
+
+
+@given(majority=st.floats(0.01, 0.9), model=st.floats(0.01, 1.0), low=st.floats(0.0, 1.0))
+def test_alarm_means_that_the_lower_bound_closes_half_the_gap(
+    majority: float, model: float, low: float
+) -> None:
+    scale = make_scale(majority, Effect(model, model - 0.01, 1.0))
+    severity = scale.judge_score(Effect(1.0, low, 1.0))
+    top = model if model - 0.01 > majority else 1.0
+    assert (severity == "alarm") == (low >= majority + 0.5 * (top - majority))
+    assert severity != "alarm" or low > majority  # what is no better than the majority never does
+
+
+def test_findings_are_ordered_by_severity() -> None:
+    severities = ("quiet", "not measured", "alarm", "notice", "alarm")
+    found = order_findings([Finding(str(k), s, "") for k, s in enumerate(severities)])
+    assert [f.check for f in found] == ["2", "4", "3", "0", "1"]
+
+
+def test_auc_is_scikit_learns_and_its_interval_covers() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    draw = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        positive = draw.random(120) < 0.3
+        scores = draw.normal(size=120) + positive  # true AUC: 0.7602
+        effect = measure_auc(scores, positive)
+        assert effect.value == pytest.approx(roc_auc_score(positive, scores))
+        covered += effect.low <= 0.7602 <= effect.high
+    assert 182 <= covered <= 199  # of 200, at 95 %
+    with pytest.raises(ValueError, match="at least two"):
+        measure_auc(np.zeros(3), np.array([True, False, False]))
+
+
+@pytest.fixture(scope="module", params=[160, 64])
+def demo(request: pytest.FixtureRequest) -> tuple[int, list[bytes], set[tuple[int, int]]]:
+    """Photos at a size, and the pairs among them that show one lemon."""
+    spec = DemoSpec(seed=4, train=96, size_px=request.param, near_duplicates=6)
+    photos = [render_jpeg(make_plan(spec, "train", k), request.param) for k in range(96)]
+    pairs = {(min(pair), max(pair)) for pair in near_duplicate_pairs(spec)}
+    return request.param, photos, pairs
+
+
+def test_reshot_lemons_are_found_and_no_others(
+    demo: tuple[int, list[bytes], set[tuple[int, int]]],
+) -> None:
+    size, photos, pairs = demo
+    images = np.stack([decode(photo, 64) for photo in photos])
+    embeddings = images.reshape(len(images), -1).astype(np.float32)
+    found = find_near_duplicates(
+        list(images), embeddings, [size] * len(images), lambda k, side: decode(photos[k], side)
+    )
+    assert set(found.pairs) == pairs
+    assert found.groups == sorted([list(pair) for pair in pairs])
+
+
+def test_a_hash_alone_confirms_nothing() -> None:
+    """Two lemons in one place: outlines agree, skins do not."""
+    plan = make_plan(DemoSpec(), "train", 3)
+    other = replace(plan, texture_seed=plan.texture_seed + 1, defects_shown=False)
+    other = replace(other, background_seed=plan.background_seed)
+    photos = [render_jpeg(p, 320) for p in (plan, replace(other, grain_seed=5))]
+    images = [decode(photo, 128) for photo in photos]
+    assert confirm_pair(0, 1, images, lambda k, side: decode(photos[k], side)) == 0.0
+    again = Image.open(io.BytesIO(photos[0])).crop((6, 6, 314, 314)).point(lambda v: int(v * 0.93))
+    stream = io.BytesIO()
+    again.save(stream, "JPEG", quality=70)
+    photos[1] = stream.getvalue()
+    images[1] = decode(photos[1], 128)
+    assert confirm_pair(0, 1, images, lambda k, side: decode(photos[k], side)) > 0.8
+
+
+def test_flat_pictures_are_no_duplicates() -> None:
+    flat = [np.full((64, 64, 3), value, np.uint8) for value in (90, 91)]
+    assert confirm_pair(0, 1, flat, None) == 0.0
+
+
+def test_groups_are_capped_and_strongest_first() -> None:
+    chain = [(k, k + 1) for k in range(30)]
+    groups = make_groups(chain, 20)
+    assert [len(group) for group in groups] == [20, 11]
+    assert make_groups([(5, 2), (2, 9), (0, 1)], 20) == [[0, 1], [2, 5, 9]]
+
+
+def test_random_folds_flatter_where_groups_are_copies() -> None:
+    draw = np.random.default_rng(0)
+    seen = np.repeat(draw.normal(size=(80, 40)), 4, axis=0).astype(np.float32)
+    codes = np.repeat(np.arange(80) % 2, 4)
+    names = [f"{k // 4:03}" for k in range(320)]
+    found = measure_inflation(seen, codes, names, draws=200, seed=0)
+    assert found is not None
+    assert found.random > 0.7
+    assert found.difference.low > 0.15
+    alone = [f"{k:03}" for k in range(320)]
+    assert measure_inflation(seen, codes, alone, draws=200, seed=0) is None
+    two = measure_inflation(
+        draw.normal(size=(320, 40)).astype(np.float32), codes, ["0", *alone[:-1]], 200, 0
+    )
+    assert two is not None
+    assert two.difference.low < 0.02
+
+
+def test_traits_of_a_jpeg() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "X" * 500
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:02:03 04:05:06"
+    coarse = []
+    for quality in (95, 40):
+        stream = io.BytesIO()
+        Image.new("RGB", (20, 10)).save(stream, "JPEG", quality=quality, exif=exif)
+        traits = read_traits(open_image(stream.getvalue()), 7)
+        coarse.append(traits.encoding[3])
+    assert coarse[1] > coarse[0] > 0
+    assert traits.size_bytes == 7
+    assert dict(traits.exif)["00272"] == "X" * 64
+    assert "2024:02:03 04:05:06" in dict(traits.exif).values()
+    stream = io.BytesIO()
+    Image.new("L", (20, 10)).save(stream, "PNG")
+    assert read_traits(open_image(stream.getvalue()), 7).encoding == ("PNG", "L", 0, 0, 0)
+
+
+def test_zip_times_are_kept_with_the_images(tmp_path: Path) -> None:
+    from podium.data.packed_times import write_packed_times
+
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as writer:
+        for day in (1, 2):
+            info = zipfile.ZipInfo(f"train/{day}.png", (2024, 1, day, 10, 30, 0))
+            stream = io.BytesIO()
+            Image.new("RGB", (8, 8)).save(stream, "PNG")
+            writer.writestr(info, stream.getvalue())
+    seconds = extract_archive(archive, tmp_path / "out")
+    assert seconds["train/2.png"] - seconds["train/1.png"] == 24 * 3600
+    assert count_seconds((1980, 0, 0, 0, 0, 0)) < count_seconds((1980, 1, 1, 0, 0, 0))
+    write_packed_times(tmp_path / "out", seconds)
+    assert load_packed_times(tmp_path / "out") == seconds
+    assert load_packed_times(tmp_path) == {}
+    (tmp_path / PACKED_TIMES).write_text("file,seconds\na,b\n")
+    with pytest.raises(PodiumError, match="is damaged"):
+        load_packed_times(tmp_path)
+
+
+def make_listing() -> Listing:
+    rows = [Row(f"train/{k}.png", str(k), "train", label="ab"[k % 2]) for k in range(4)]
+    return Listing([*rows, Row("test/9.png", "9", "test")])
+
+
+def test_relabel_changes_rows_and_records_them() -> None:
+    listing, records = apply_relabels(
+        make_listing(), [Relabel("train/1.png", "b", "a", 2)], ["a", "b"]
+    )
+    assert [row.label for row in listing.rows] == ["a", "a", "a", "b", ""]
+    assert str(records[0]) == "data/relabel.csv, line 2: given 'b'"
+    assert records[0].action == "now 'a'"
+
+
+def test_relabel_of_soft_labels_is_sure() -> None:
+    listing = make_listing()
+    listing.rows = [replace(row, soft_label="0.4 0.6") for row in listing.rows]
+    changed, _ = apply_relabels(listing, [Relabel("train/1.png", "b", "a", 2)], ["a", "b"])
+    assert changed.rows[1].soft_label == "1.0 0.0"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (Relabel("train/7.png", "a", "b", 3), "line 3: 'train/7.png' is no training image"),
+        (Relabel("test/9.png", "", "b", 3), "line 3: 'test/9.png' is no training image"),
+        (Relabel("train/0.png", "a", "c", 3), "line 3: label 'c' is not in competition.classes"),
+        (Relabel("train/0.png", "b", "a", 3), "line 3: 'train/0.png' is given as 'a', not 'b'"),
+    ],
+)
+def test_bad_relabels_are_one_line_each(row: Relabel, said: str) -> None:
+    with pytest.raises(PodiumError, match=said) as caught:
+        apply_relabels(make_listing(), [row], ["a", "b"])
+    assert "\n" not in str(caught.value)
+    twice = [Relabel("train/0.png", "a", "b", 2), Relabel("train/0.png", "a", "b", 3), row]
+    with pytest.raises(ProblemsError, match="has 2 rows that do not fit") as both:
+        apply_relabels(make_listing(), twice, ["a", "b"])
+    assert "'train/0.png' is already on line 2" in str(both.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "line 1: expected image_id,given,label,quality, got nothing"),
+        (b"id,label\n", "line 1: expected image_id,given,label,quality, got id,label"),
+        (b"image_id,given,label,quality\na,b\n", "line 2: expected 4 cells"),
+        (b'image_id,given,label,quality\na,b,"c\n', "no CSV"),
+        (b"\xff\xfe", "is not UTF-8"),
+    ],
+)
+def test_damaged_relabel_files_are_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "relabel.csv"
+    path.write_bytes(content)
+    with pytest.raises(PodiumError, match=said):
+        load_relabels(path)
+    path.write_text("image_id,given,label,quality\n\nx,0,1,0.02\n")
+    assert load_relabels(path) == [Relabel("x", "0", "1", 3)]
+    assert load_relabels(tmp_path / "none.csv") == []
