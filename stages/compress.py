@@ -27,7 +27,7 @@ from podium.engine.scoring import (
 from podium.engine.weights import find_folds, fold_folder, load_network
 from podium.files import write_metrics
 from podium.params import Params, Seed, load_params
-from podium.report.compress_page import CompressPage, write_clocks_plot, write_compress_report
+from podium.slim.compress_page import CompressPage, write_clocks_plot, write_compress_report
 from podium.slim.compression import Judge, compress, describe, headline
 from podium.slim.nets import Maker
 from podium.slim.params import CompressParams

@@ -25,8 +25,8 @@ from podium.stage import MEASURED, run_stage
 from podium.tasks.answers import load_answers
 from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.table import make_data_task
-from podium.trust.answer_time import measure_answer_time
-from podium.trust.contract import (
+from podium.trust.contract.answer_time import measure_answer_time
+from podium.trust.contract.verdict import (
     BYTES_PER_MB,
     CONTRACT_FILE,
     Making,

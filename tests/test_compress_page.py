@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from podium.report.compress_page import (
+from podium.slim.compress_page import (
     CompressPage,
     find_front,
     write_clocks_plot,

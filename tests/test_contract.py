@@ -22,8 +22,8 @@ from podium.data.submission import FORMAT_RULES, check_submission, make_submissi
 from podium.data.table import Table, read_table
 from podium.errors import PodiumError
 from podium.tasks.classification.data import ClassificationData
-from podium.trust.answer_time import measure_answer_time
-from podium.trust.contract import (
+from podium.trust.contract.answer_time import measure_answer_time
+from podium.trust.contract.verdict import (
     CONTRACT_FILE,
     Line,
     Making,

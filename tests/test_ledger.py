@@ -21,7 +21,7 @@ from PIL import Image
 from podium.cli import main
 from podium.commands.log_score import log_score, parse_time, plot_ledger
 from podium.errors import PodiumError
-from podium.trust.contract import hash_submission
+from podium.trust.contract.verdict import hash_submission
 from podium.trust.ledger import (
     COLUMNS,
     LEDGER_FILE,

@@ -9,7 +9,7 @@ from podium.data.params import CompetitionParams
 from podium.errors import PodiumError
 from podium.files import write_bytes
 from podium.params import PARAMS_FILE, Params, load_params
-from podium.trust.contract import hash_submission
+from podium.trust.contract.verdict import hash_submission
 from podium.trust.ledger import (
     LEDGER_FILE,
     TIME_FORMAT,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from podium.trust.contract import CONTRACT_FILE, describe_contract, load_contract
+from podium.trust.contract.verdict import CONTRACT_FILE, describe_contract, load_contract
 
 STAGES = (
     "eda",

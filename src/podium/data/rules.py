@@ -1,7 +1,7 @@
 """What a param may ask for where the competition's rules forbid it: nothing.
 
 In: params. Out: one line and exit 2 before any work. What was done is proven afterwards, from the
-models' cards, by `podium.trust.contract`.
+models' cards, by `podium.trust.contract.verdict`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.errors import PodiumError
-from podium.trust.contract import CONTRACT_FILE, load_contract, parse_contract
+from podium.trust.contract.verdict import CONTRACT_FILE, load_contract, parse_contract
 
 # Where DVC keeps experiments: refs/exps/<2 digits>/<38 digits>/<name>, named by their baseline.
 _EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(?P<name>.+)")
