@@ -545,6 +545,18 @@ def test_wrong_certificates(tmp_path: Path, text: str | None, message: str) -> N
         load_certificate(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["competition.source", "model.allow_download"])
+def test_a_certificate_does_not_choose_what_is_read_here(tmp_path: Path, name: str) -> None:
+    keys = "competition cpu_class hashes given tolerances outputs exact scores measured params"
+    content = {key: {} for key in (*keys.split(), "losses", "predictions")}
+    path = tmp_path / "certificate.json"
+    path.write_text(
+        json.dumps({"format": 1, "verdict": "same", **content, "overrides": {name: "/etc"}})
+    )
+    with pytest.raises(PodiumError, match=f"changes {name}, which a certificate may not"):
+        load_certificate(path)
+
+
 def test_a_certificate_of_something_else_is_refused(quick: Path, tmp_path: Path) -> None:
     given = read_given(quick)
     theirs: dict[str, Any] = {

@@ -251,9 +251,9 @@ def run_all(
         what the first was given; an outcome each.
     """
     revision = check_committed(root)
+    _check_disk(root, scratch, len(trials))
     for trial in trials:
         if given is None or trial is not trials[0]:
-            _check_disk(root, scratch, len(trials))
             earlier = scratch / trials[0].folder if given else None
             make_clone(root, scratch / trial.folder, options.overrides, revision, earlier)
             given = given or read_given(scratch / trial.folder)
