@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from podium.certify.certificate import find_unlike, load_certificate, read_given
-from podium.certify.certify import Options, certify, judge, recheck
+from podium.certify.certify import SMALL, Options, certify, judge, recheck
 from podium.certify.clones import hash_folder, parse_overrides, set_params
 from podium.certify.comparison import (
     Comparison,
@@ -42,7 +42,8 @@ from podium.certify.trials import TRIALS
 from podium.dag import declared_outputs
 from podium.engine.loss_trace import StepLoss
 from podium.errors import PodiumError
-from podium.params import read_yaml
+from podium.params import load_params, read_yaml
+from podium.schema import AllParams
 from tests.competition import commit, copy_clone, make_clone, run, running
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -285,6 +286,13 @@ def test_overrides(tmp_path: Path) -> None:
         set_params(path, {"epoch": 4})
     with pytest.raises(PodiumError, match="has no lr.x"):
         set_params(path, {"lr.x": 4})
+
+
+def test_what_certify_changes_are_params_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    shutil.copyfile(ROOT / "params.yaml", path)
+    set_params(path, SMALL)
+    assert load_params(AllParams, path).epochs == 4
 
 
 def test_hash_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
