@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from podium.certify.certificate import find_unlike, load_certificate, read_given
-from podium.certify.certify import Options, certify, judge, recheck
+from podium.certify.certify import SMALL, Options, certify, judge, recheck
 from podium.certify.clones import hash_folder, parse_overrides, set_params
 from podium.certify.comparison import (
     Comparison,
@@ -42,7 +42,8 @@ from podium.certify.trials import TRIALS
 from podium.dag import declared_outputs
 from podium.engine.loss_trace import StepLoss
 from podium.errors import PodiumError
-from podium.params import read_yaml
+from podium.params import load_params, read_yaml
+from podium.schema import AllParams
 from tests.competition import commit, copy_clone, make_clone, run, running
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -285,6 +286,13 @@ def test_overrides(tmp_path: Path) -> None:
         set_params(path, {"epoch": 4})
     with pytest.raises(PodiumError, match="has no lr.x"):
         set_params(path, {"lr.x": 4})
+
+
+def test_what_certify_changes_are_params_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    shutil.copyfile(ROOT / "params.yaml", path)
+    set_params(path, SMALL)
+    assert load_params(AllParams, path).epochs == 4
 
 
 def test_hash_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
@@ -543,6 +551,18 @@ def test_wrong_certificates(tmp_path: Path, text: str | None, message: str) -> N
         load_certificate(path)
     with pytest.raises(PodiumError, match="is a folder"):
         load_certificate(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["competition.source", "model.allow_download"])
+def test_a_certificate_does_not_choose_what_is_read_here(tmp_path: Path, name: str) -> None:
+    keys = "competition cpu_class hashes given tolerances outputs exact scores measured params"
+    content = {key: {} for key in (*keys.split(), "losses", "predictions")}
+    path = tmp_path / "certificate.json"
+    path.write_text(
+        json.dumps({"format": 1, "verdict": "same", **content, "overrides": {name: "/etc"}})
+    )
+    with pytest.raises(PodiumError, match=f"changes {name}, which a certificate may not"):
+        load_certificate(path)
 
 
 def test_a_certificate_of_something_else_is_refused(quick: Path, tmp_path: Path) -> None:

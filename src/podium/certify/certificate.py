@@ -41,6 +41,23 @@ from podium.runtime import cpu_class
 FORMAT = 1
 # What decides the outputs besides data and params; paths of the commit.
 _CODE = ("dvc.yaml", "stages", "src")
+# What a check against a certificate reads of it.
+_KEYS = (
+    "competition",
+    "cpu_class",
+    "hashes",
+    "given",
+    "overrides",
+    "tolerances",
+    "outputs",
+    "exact",
+    "scores",
+    "measured",
+    "params",
+    "losses",
+    "predictions",
+)
+_NOT_FROM_ELSEWHERE = ("competition", "model.weights", "model.allow_download")
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,10 @@ def load_certificate(path: Path) -> Certificate:
         raise PodiumError(
             f"{path} certifies nothing: its own runs differed, so there is nothing to compare with"
         )
+    missing = [key for key in _KEYS if key not in content]
+    if missing:
+        raise PodiumError(f"{path} is damaged: it has no {', '.join(missing)}: make it again")
+    _check_overrides(path, content["overrides"])
     try:
         return Certificate(
             content=content,
@@ -201,6 +222,17 @@ def load_certificate(path: Path) -> Certificate:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PodiumError(f"{path} is damaged ({error!r}): make it again") from None
+
+
+def _check_overrides(path: Path, overrides: Any) -> None:
+    """A certificate comes from elsewhere: it shall not choose what is read or fetched here."""
+    if not isinstance(overrides, dict):
+        raise PodiumError(f"{path} is damaged: its overrides are no mapping: make it again")
+    refused = [name for name in overrides if name.startswith(_NOT_FROM_ELSEWHERE)]
+    if refused:
+        raise PodiumError(
+            f"{path} changes {refused[0]}, which a certificate may not: put it in params.yaml and commit"
+        )
 
 
 def find_unlike(certificate: Mapping[str, Any], given: Given) -> list[str]:
