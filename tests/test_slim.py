@@ -32,6 +32,7 @@ from podium.engine.weights import load_network, read_state, write_model
 from podium.errors import PodiumError
 from podium.models.networks import Network, build_network, make_preprocessing
 from podium.slim import compression, onnx_export
+from podium.slim.arithmetic import count_parameters
 from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
 from podium.slim.candidates import Plan, make_files
 from podium.slim.compression import Compressed, Judge, compress, find_needless, mcnemar
@@ -49,7 +50,7 @@ from podium.slim.size_limit import check_size_limit, describe_size_limit
 from podium.slim.thumbnail import judge_thumbnails
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.evidence import Evidence
-from tests.small_parents import NETS
+from tests.small_parents import NETS, make_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -379,6 +380,20 @@ def test_a_net_learns_int8_only_where_int8_loses(drops: dict[str, float], needed
     rows = {name: {"drop": drop} for name, drop in drops.items()}
     assert (find_needless(Plan("trained", "qat", "onnx"), rows, 0.01) == "") == needed
     assert find_needless(Plan("trained", "int8", "onnx"), rows, 0.01) == ""
+
+
+def test_smaller_and_hardier_nets_come_from_their_makers() -> None:
+    parent = make_parent()
+    maker = Maker(parent.network, lambda: parent, make_params())
+    assert maker.make("trained", learns_int8=False).network is parent.network
+    hardy = maker.make("trained", learns_int8=True)
+    assert hardy.made_by == {"qat": NETS["qat"]}
+    before, after = read_state(parent.network), read_state(hardy.network)
+    assert list(before) == list(after)
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+    student = maker.make("student", learns_int8=False)
+    assert count_parameters(student.network) < count_parameters(parent.network)
+    assert student.made_by
 
 
 # --- int8
