@@ -226,8 +226,8 @@ def measure(name: str) -> Iterator[str]:
             points = (
                 f"{score:.2%} of {len(bench.judge.images)}"
                 if candidate is reference
-                else f"{-100 * row['drop']:+.2f} ({-100 * row['drop_high']:+.2f} to "
-                f"{-100 * row['drop_low']:+.2f})"
+                else f"{-100 * row['drop'] + 0.0:+.2f} ({-100 * row['drop_high'] + 0.0:+.2f} to "
+                f"{-100 * row['drop_low'] + 0.0:+.2f})"  # + 0.0: no -0.00
             )
             yield (
                 f"| {name} | {key} | {row['bytes'] / 1e6:.2f} ({ratio:.2f} x) "
