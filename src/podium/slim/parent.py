@@ -18,8 +18,9 @@ from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.preprocessing import Preprocessing
 from podium.engine.batches import Rows
 from podium.engine.fit import find_rows
+from podium.engine.runner import CARD_FILE
 from podium.engine.scoring import make_val_set
-from podium.engine.weights import CARD_FILE, fold_folder, load_network
+from podium.engine.weights import fold_folder, load_network
 from podium.errors import PodiumError
 from podium.models.networks import Network
 from podium.tasks.net_protocol import NetTask
