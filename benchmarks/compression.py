@@ -39,6 +39,7 @@ from podium.data.image_cache import load_images, readable_rows  # noqa: E402
 from podium.data.label_shuffle import load_train_lists  # noqa: E402
 from podium.data.manifest import load_manifest  # noqa: E402
 from podium.data.splits import load_splits  # noqa: E402
+from podium.engine.inference import quiet  # noqa: E402
 from podium.engine.runner import Runner  # noqa: E402
 from podium.engine.scoring import load_calibration_images, make_val_set  # noqa: E402
 from podium.engine.weights import fold_folder, load_network  # noqa: E402
@@ -169,7 +170,8 @@ def set_up(is_embedded: bool) -> Bench:
 
 def measure_side_by_side(candidates: Mapping[str, Candidate]) -> dict[str, float]:
     """Median milliseconds of one image, each candidate in turn, round after round."""
-    runners = {name: Runner(c.folder, 1) for name, c in candidates.items()}
+    with quiet():
+        runners = {name: Runner(c.folder, 1) for name, c in candidates.items()}
     size = next(iter(runners.values())).preprocessing.image_size_px
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     seconds: dict[str, list[float]] = {name: [] for name in runners}
@@ -224,8 +226,8 @@ def measure(name: str) -> Iterator[str]:
             points = (
                 f"{score:.2%} of {len(bench.judge.images)}"
                 if candidate is reference
-                else f"{-100 * row['drop']:+.2f} ({-100 * row['drop_high']:+.2f} to "
-                f"{-100 * row['drop_low']:+.2f})"
+                else f"{-100 * row['drop'] + 0.0:+.2f} ({-100 * row['drop_high'] + 0.0:+.2f} to "
+                f"{-100 * row['drop_low'] + 0.0:+.2f})"  # + 0.0: no -0.00
             )
             yield (
                 f"| {name} | {key} | {row['bytes'] / 1e6:.2f} ({ratio:.2f} x) "

@@ -200,3 +200,10 @@ def test_simulated_errors_are_those_of_the_int8_program(parent: Parent, tmp_path
     assert np.abs(simulated - real).mean() < 0.7 * np.abs(without - real).mean()
     assert "weight" not in vars(twin.trunk.conv_stem)  # the hiding entry is gone
     assert np.array_equal(outputs_of(parent.network, inputs), without)
+
+
+def test_cards_of_another_podium(parent: Parent) -> None:
+    train = {**parent.card["params"]["train"], "gone": 1}
+    old = replace(parent, card={**parent.card, "params": {"train": train}})
+    with pytest.raises(PodiumError, match=r"card's params.train.gone is not this Podium's: train"):
+        student.make_student(old, STUDENT)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 from paddle import nn
+from pydantic import ValidationError
 
 from podium.data.augment import make_augment
 from podium.data.recipes import ImageRecipes
@@ -30,6 +31,7 @@ from podium.engine.inference import Predictor, export
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.phases import ALL, Phase, choose_views
 from podium.engine.training import Job, Part, Recipe, Trained, TrainingData, train
+from podium.errors import PodiumError
 from podium.progress import track
 from podium.slim.parent import Parent
 from podium.tasks.net_protocol import NetTask
@@ -310,26 +312,35 @@ def _pack_targets(lesson: Lesson) -> npt.NDArray[np.float32]:
 
 
 def _make_params(card: dict[str, Any], schooling: Schooling) -> TrainParams:
-    """`train` of the parent, with what distillation does its own way."""
+    """`train` of the parent, with what distillation does its own way.
+
+    Raises:
+        PodiumError: the card is of a Podium whose `train` had other keys.
+    """
     params = card["params"]["train"]
-    return TrainParams.model_validate(
-        {
-            **params,
-            "optimizer": "adamw",
-            "schedule": "cosine",
-            "warmup_epochs": 0.25,
-            "recipes": {**params["recipes"], "mixup": 0.0, "cutmix": 0.0},
-            "augment_until": 1.0,
-            "views": 0,
-            "unfreeze": [],
-            "layer_decay": 1.0,
-            "size_schedule": [],
-            "ema": schooling.ema,
-            "soup": 0,
-            "patience": 0,
-            "pseudo_threshold": 0,
-            "processes": 1,
-            "accumulate": 1,
-            "checkpoint_every": 0,
-        }
-    )
+    wanted = {
+        **params,
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "warmup_epochs": 0.25,
+        "recipes": {**params["recipes"], "mixup": 0.0, "cutmix": 0.0},
+        "augment_until": 1.0,
+        "views": 0,
+        "unfreeze": [],
+        "layer_decay": 1.0,
+        "size_schedule": [],
+        "ema": schooling.ema,
+        "soup": 0,
+        "patience": 0,
+        "pseudo_threshold": 0,
+        "processes": 1,
+        "accumulate": 1,
+        "checkpoint_every": 0,
+    }
+    try:
+        return TrainParams.model_validate(wanted)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise PodiumError(
+            f"the model card's params.train.{key} is not this Podium's: train again"
+        ) from None

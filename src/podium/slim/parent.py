@@ -18,8 +18,10 @@ from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.preprocessing import Preprocessing
 from podium.engine.batches import Rows
 from podium.engine.fit import find_rows
+from podium.engine.runner import CARD_FILE
 from podium.engine.scoring import make_val_set
 from podium.engine.weights import fold_folder, load_network
+from podium.errors import PodiumError
 from podium.models.networks import Network
 from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import DataTask
@@ -95,21 +97,26 @@ def load_parent(
         seed: `seed` of params.yaml.
 
     Raises:
-        PodiumError: weights or card are missing, damaged or do not belong together; an image of the
-            list is not in the manifest.
+        PodiumError: weights or card are missing, damaged or do not belong together; the card does
+            not say how the net was trained; an image of the list is not in the manifest.
     """
     network, preprocessing, card = load_network(fold_folder(models, fold))
     rows = readable_rows(manifest, "train")
     image_ids: list[str] = rows["image_id"].tolist()
-    train = card["params"]["train"]
-    net_task = build_task(
-        data_task,
-        label_smoothing=train["label_smoothing"],
-        loss_name=train["loss"],
-        focal_gamma=train["focal_gamma"],
-        class_weights=train["class_weights"],
-        ordinal=train["loss"] == "ordinal",
-    )
+    try:
+        train = card["params"]["train"]
+        facts = {
+            "label_smoothing": train["label_smoothing"],
+            "loss_name": train["loss"],
+            "focal_gamma": train["focal_gamma"],
+            "class_weights": train["class_weights"],
+            "ordinal": train["loss"] == "ordinal",
+        }
+    except (KeyError, TypeError):
+        raise PodiumError(
+            f"{fold_folder(models, fold) / CARD_FILE} does not say how the net was trained, which "
+            "smaller nets need: train again"
+        ) from None
     return Parent(
         network=network,
         preprocessing=preprocessing,
@@ -119,6 +126,6 @@ def load_parent(
         targets=data_task.training_targets(rows["label"].tolist(), rows["soft_label"].tolist()),
         train_rows=np.array(find_rows(train_list, image_ids, "data/train_list.csv"), np.int64),
         val_rows=make_val_set(manifest, splits, fold).positions,
-        net_task=net_task,
+        net_task=build_task(data_task, **facts),
         seed=seed,
     )

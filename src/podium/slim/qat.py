@@ -137,7 +137,7 @@ def _fix(lower: LowerTrunk, ranges: Ranges) -> LowerTrunk:
     for name, layer in lower.named_sublayers():
         if name in ranges:
             layer.weight.set_value(_round_weight(layer))
-            layer.register_forward_pre_hook(partial(_round_input, limit=ranges[name]))
+            layer.register_forward_pre_hook(partial(_snap_input, limit=ranges[name]))
     return lower
 
 
@@ -160,13 +160,26 @@ def _round_input(_: nn.Layer, inputs: tuple[paddle.Tensor, ...], limit: float) -
     return (_round(paddle.clip(inputs[0], -limit, limit), step), *inputs[1:])
 
 
+def _snap_input(_: nn.Layer, inputs: tuple[paddle.Tensor, ...], limit: float) -> Any:
+    """`_round_input` where nothing learns: it can be exported."""
+    step = max(limit, 1e-8) / _LEVELS
+    return (_snap(paddle.clip(inputs[0], -limit, limit), step), *inputs[1:])
+
+
 def _restore(layer: nn.Layer, _: Any, __: Any) -> None:
     del layer.__dict__["weight"]
 
 
 def _round(values: paddle.Tensor, step: Any) -> paddle.Tensor:
     """To whole steps; for gradients as if it had not been done."""
-    return values + (paddle.round(values / step) * step - values).detach()
+    return values + (_snap(values, step) - values).detach()
+
+
+def _snap(values: paddle.Tensor, step: Any) -> paddle.Tensor:
+    """To whole steps, of which there are 127 on either side. By way of integers, which cut off what
+    is behind the point: Paddle's `round` cannot be exported in the old format."""
+    whole = paddle.cast(values / step + (_LEVELS + 1.5), "int32")
+    return (paddle.cast(whole, "float32") - (_LEVELS + 1)) * step
 
 
 def _range_of(tail: Tail) -> float:

@@ -18,7 +18,7 @@ from podium.data.store import get_or_make, make_key
 from podium.runtime import cpu_class
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "paddle2onnx", "paddlepaddle", "paddleslim", "pillow")
-_ROOMS = ("data", "engine", "models", "slim")
+_ROOMS = ("data", "engine", "models", "slim", "tasks")
 
 
 def fill_folder(folder: Path, make: Callable[[Path], None], *parts: str) -> None:
@@ -50,9 +50,9 @@ def code_key() -> str:
     """A hash of the code and the libraries that candidates are made with."""
     source = Path(podium.__file__).parent
     digest = hashlib.sha256()
-    for room in _ROOMS:
-        for path in sorted((source / room).rglob("*.py")):
-            digest.update(path.relative_to(source).as_posix().encode() + b"\0" + path.read_bytes())
+    paths = [path for room in _ROOMS for path in (source / room).rglob("*.py")]
+    for path in sorted([source / "runtime.py", *paths]):
+        digest.update(path.relative_to(source).as_posix().encode() + b"\0" + path.read_bytes())
     versions = ",".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     return f"{digest.hexdigest()} {versions}"
 
