@@ -183,12 +183,14 @@ def measure_side_by_side(candidates: Mapping[str, Candidate]) -> dict[str, float
     return {name: 1000 * float(np.median(values[3:])) for name, values in seconds.items()}
 
 
-def make_candidates(bench: Bench, work: Path) -> tuple[dict[str, Candidate], dict[str, str]]:
+def make_candidates(
+    bench: Bench, precisions: list[str], formats: list[str], work: Path
+) -> tuple[dict[str, Candidate], dict[str, str]]:
     """Every plan, then every recipe; and why some could not be made."""
     made: dict[str, Candidate] = {}
     failed: dict[str, str] = {}
     params = load_params(AllParams).compress
-    every = params.model_copy(update={"precisions": PRECISIONS, "formats": FORMATS})
+    every = params.model_copy(update={"precisions": precisions, "formats": formats})
     (work / "plans").mkdir()
     workbench = bench.make(params.calibration_images, work / "plans")
     for plan in make_plans(every):
@@ -210,11 +212,11 @@ def make_candidates(bench: Bench, work: Path) -> tuple[dict[str, Candidate], dic
     return made, failed
 
 
-def measure(name: str) -> Iterator[str]:
+def measure(name: str, precisions: list[str], formats: list[str]) -> Iterator[str]:
     """The rows of one set, in the clone that the process stands in."""
     bench = set_up(name == "embedded")
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
-        made, failed = make_candidates(bench, Path(folder))
+        made, failed = make_candidates(bench, precisions, formats, Path(folder))
         reference = made[REFERENCE.name]
         latency = measure_side_by_side(made)
         fastest = min(ms for key, ms in latency.items() if "float32" in key)
@@ -247,6 +249,8 @@ def main() -> None:
     parser.add_argument(
         "--clone", action="append", default=[], help="SET=FOLDER, a clone that is trained already"
     )
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--write", action="store_true", help="put it into docs/compression.md")
     arguments = parser.parse_args()
     given = {name: Path(folder) for name, _, folder in (c.partition("=") for c in arguments.clone)}
@@ -258,7 +262,7 @@ def main() -> None:
             print(f"skipped {name}: {Path(source).relative_to(ROOT.parent)} is not there")
             continue
         with trained_clone(name, given) as clone, contextlib.chdir(clone):
-            for row in measure(name):
+            for row in measure(name, arguments.precisions, arguments.formats):
                 rows.append(row)
                 print(row, flush=True)
     table = "\n".join(

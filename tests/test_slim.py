@@ -405,7 +405,7 @@ def test_rounded_weights_are_on_the_grid_and_answer_better(
     patches = (rng.normal(size=(groups, 500, width)) @ mixing + 1).astype(np.float32)
     moments = make_moments(groups, width)
     for part in np.array_split(patches, 3, axis=1):
-        moments.add(part)
+        moments.add(part, part.mean(axis=1, dtype=np.float64))
     rounded, shift = round_weights(weights, moments)
     step = np.abs(weights).max(1, keepdims=True) / 127
     assert rounded / step == pytest.approx(np.round(rounded / step), abs=1e-3)
@@ -454,7 +454,7 @@ def test_onnx_files_are_the_same_bytes_each_time(
     content = (tmp_path / "int8/model.onnx").read_bytes()
     assert content == (tmp_path / "there/model.onnx").read_bytes()
     assert str(ROOT).encode() not in content
-    assert sizes["float32"] > 1.9 * sizes["bf16"] > 3.6 * sizes["int8"]
+    assert sizes["float32"] > 1.9 * sizes["bf16"] > 3.4 * sizes["int8"]
     inputs = make_images(40)[0]
     one, two = (run_onnx(tmp_path / "int8/model.onnx", threads) for threads in (1, 2))
     whole = one(inputs)

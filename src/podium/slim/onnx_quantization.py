@@ -149,7 +149,7 @@ def calibrate(model: onnx.ModelProto, images: Images, preprocessing: Preprocessi
             lows[name] = min(lows.get(name, np.inf), float(values.min()))
             highs[name] = max(highs.get(name, -np.inf), float(values.max()))
         for layer in layers:
-            moments[layer.weight].add(layer.take_patches(seen[layer.source]))
+            moments[layer.weight].add(*layer.take_patches(seen[layer.source]))
     # All that the preprocessing can make of a pixel, whatever the calibration images hold.
     ends = preprocessing.apply(np.array([0, 255], np.uint8).repeat(3).reshape(2, 1, 1, 3))
     lows[INPUT_NAME], highs[INPUT_NAME] = float(ends.min()), float(ends.max())
@@ -196,8 +196,9 @@ class _Layer:
     pads: tuple[int, int, int, int] | None
     is_gemm: bool
 
-    def take_patches(self, values: Floats) -> Floats:
-        """(N, C, H, W) or (N, C) -> (groups, n, width): what some outputs are computed from."""
+    def take_patches(self, values: Floats) -> tuple[Floats, npt.NDArray[np.float64]]:
+        """(N, C, H, W) or (N, C) -> what some outputs are computed from, (groups, n, width), and
+        the mean over all outputs, (groups, width): few places do for the one, not for the other."""
         if values.ndim == 2:
             values = values[:, :, None, None]
         top, left, bottom, right = self.pads or self._pads_to_same(values.shape)
@@ -211,7 +212,17 @@ class _Layer:
         n, channels = taken.shape[:2]
         taken = taken.reshape(n, self.groups, channels // self.groups, len(places), -1)
         patches = taken.transpose(1, 0, 3, 2, 4)
-        return np.ascontiguousarray(patches).reshape(self.groups, n * len(places), self.width)
+        mean = np.array(
+            [
+                windows[..., row, column].mean(axis=(0, 2, 3), dtype=np.float64)
+                for row in range(self.kernel[0])
+                for column in range(self.kernel[1])
+            ]
+        )
+        return (
+            np.ascontiguousarray(patches).reshape(self.groups, n * len(places), self.width),
+            mean.T.reshape(self.groups, self.width),
+        )
 
     def _pads_to_same(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
         """ONNX's SAME_UPPER: an odd one goes below and to the right."""

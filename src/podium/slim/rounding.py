@@ -35,26 +35,32 @@ class Moments:
         total: (groups, d).
         squares: (groups, d, d).
         count: how many patches.
+        means: (groups, d), of all places of each batch, added up.
+        batches: how many.
     """
 
     total: Floats
     squares: Floats
+    means: Floats
     count: int = 0
+    batches: int = 0
 
-    def add(self, patches: npt.NDArray[np.float32]) -> None:
-        """Take in float32 (groups, n, d)."""
+    def add(self, patches: npt.NDArray[np.float32], mean: Floats) -> None:
+        """Take in float32 (groups, n, d), some places of a batch, and the mean of all its places."""
+        self.means += mean
+        self.batches += 1
         self.total += patches.sum(axis=1, dtype=np.float64)
         self.squares += patches.transpose(0, 2, 1) @ patches
         self.count += patches.shape[1]
 
     @property
     def mean(self) -> Floats:
-        """(groups, d)."""
-        return self.total / self.count
+        """(groups, d), of all places."""
+        return self.means / self.batches
 
     def covariance(self) -> Floats:
         """(groups, d, d), damped, so that it has an inverse."""
-        mean = self.mean
+        mean = self.total / self.count
         values = self.squares / self.count - mean[:, :, None] * mean[:, None, :]
         diagonal = np.einsum("gdd->gd", values)
         damping = _DAMPING * diagonal.mean(axis=1, keepdims=True) + 1e-12
@@ -64,7 +70,9 @@ class Moments:
 
 def make_moments(groups: int, width: int) -> Moments:
     """Empty ones."""
-    return Moments(np.zeros((groups, width)), np.zeros((groups, width, width)))
+    return Moments(
+        np.zeros((groups, width)), np.zeros((groups, width, width)), np.zeros((groups, width))
+    )
 
 
 def round_weights(
