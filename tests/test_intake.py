@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from podium.data.packed_times import PACKED_TIMES, load_packed_times
 from podium.data.params import CompetitionParams
 from podium.errors import PodiumError
 from podium.intake import init
@@ -115,7 +116,8 @@ def test_a_zip_below_one_top_folder(root: Path, tmp_path: Path, no_dvc: None) ->
             writer.writestr(f"top/{name}", content)
     intake = init_competition(path, root)
     assert intake.params.name == "my fruit"
-    assert set(read_tree(root / "data/raw")) == set(FILES)
+    assert set(read_tree(root / "data/raw")) == {*FILES, PACKED_TIMES}
+    assert set(load_packed_times(root / "data/raw")) == set(FILES)
     assert sorted(entry.name for entry in (root / "data").iterdir()) == ["raw", "raw.dvc"]
     # The same once more changes nothing.
     before = read_tree(root)
