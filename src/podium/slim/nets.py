@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from podium.models.networks import Network
@@ -48,6 +49,11 @@ class Maker:
     load_parent: Callable[[], Parent]
     params: CompressParams
 
+    @cached_property
+    def _parent(self) -> Parent:
+        """One for all nets: its answers on every picture are what takes the time."""
+        return self.load_parent()
+
     def make(self, name: str, learns_int8: bool) -> Net:
         """The net of that name.
 
@@ -61,11 +67,11 @@ class Maker:
         if name == TRAINED:
             net = Net(self.trained)
         else:
-            variant = make_variant(name, self.load_parent(), self.params)
+            variant = make_variant(name, self._parent, self.params)
             net = Net(variant.network, variant.made_by, variant.sensitivity)
         if not learns_int8:
             return net
         qat = self.params.qat
         images = self.params.calibration_images
-        learned = teach_int8(self.load_parent(), net.network, qat, images)
+        learned = teach_int8(self._parent, net.network, qat, images)
         return Net(learned, {**net.made_by, "qat": qat.model_dump()}, net.sensitivity)
