@@ -372,7 +372,7 @@ def _write_deploy(
 def describe(name: str, row: dict[str, Any], clocks: dict[str, Any], summary: str) -> str:
     """One line for the log."""
     return (
-        f"{name}: {row['bytes'] / 1e6:.2f} MB, val {summary}, {row['changed']} answers changed, "
+        f"{name}: {row['bytes'] / 1e6:.2f} MB, val {summary}, answers changed: {row['changed']}, "
         f"{clocks['latency_p50_ms']:.1f} ms"
     )
 

@@ -76,7 +76,7 @@ def choose(entrants: Sequence[Entrant], select: SelectParams, metric: str) -> Ch
     ]
     if best is not ranked[0]:
         sentences.append(f"The constraints cost {_cost(best, ranked[0], metric)}")
-    if best.drop != 0 and best.drop_low < 0 < best.drop_high:
+    if best.drop != 0 and best.drop_low <= 0 <= best.drop_high:
         sentences.append(
             f"Its {metric} differs from the trained net's by {-best.drop:+.4f}, which is within "
             f"the noise of these images ({-best.drop_high:+.4f} to {-best.drop_low:+.4f})"
