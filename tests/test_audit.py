@@ -37,6 +37,7 @@ from podium.trust.audit.occlusion import (
     replace_backgrounds,
 )
 from podium.trust.audit.report import make_page, make_summary, write_audit
+from podium.trust.audit.twins import explain_twins, find_twins
 
 N, SIDE = 120, 64
 TARGETS = np.arange(N) % 3
@@ -231,6 +232,17 @@ def sees_centre(images: RGB) -> npt.NDArray[np.bool_]:
     """Whether the middle is not painted over."""
     shown: npt.NDArray[np.bool_] = images[:, 28:36, 28:36].std(axis=(1, 2)).sum(axis=1) > 0
     return shown
+
+
+def test_pictures_that_are_too_small_are_not_compared() -> None:
+    """Like glyphs have like pixels: nothing is claimed of them, and the reason is said."""
+    rows = make_rows(4, 0).assign(width=20, height=20)
+    images = list(draw_images()[[0, 0, 1, 1]])
+    twins = find_twins(rows, images, np.eye(4, dtype=np.float32), {}, lambda *_: images[0], 10, 0)
+    (finding,) = explain_twins(twins, rows, [], {}, GAP)
+    assert finding.severity == "not measured"
+    assert "smaller than 48 px" in finding.sentence
+    assert not twins.groups
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from podium.data.duplicates import make_group_ids
 from podium.data.listing import TEST, TRAIN
 from podium.probes.findings import ALARM_SHARE, Effect, Finding, Scale
 from podium.probes.inflation import Inflation, measure_inflation
-from podium.probes.near_duplicates import NearDuplicates, find_near_duplicates
+from podium.probes.near_duplicates import LEAST_SIDE_PX, NearDuplicates, find_near_duplicates
 from podium.tasks.classification.metrics import accuracy_interval
 
 # The comparison of all embeddings grows with the square of their number.
@@ -36,14 +36,14 @@ class Twins:
         group_of_train: group name of every train row, the manifest's own groups included.
         table: `COLUMNS`, a row for each image of a group.
         inflation: None where there was nothing to measure.
-        skipped: whether there were too many images to compare.
+        skipped: why none were looked for; "" where they were.
     """
 
     groups: list[list[str]]
     group_of_train: list[str]
     table: pd.DataFrame
     inflation: Inflation | None
-    skipped: bool
+    skipped: str
 
 
 def find_twins(
@@ -67,11 +67,11 @@ def find_twins(
     """
     # Pixel-identical images are one picture here; they are groups already.
     firsts = np.flatnonzero(~rows["pixel_hash"].duplicated().to_numpy())
-    skipped = len(firsts) > MAX_IMAGES
+    sides = rows[["width", "height"]].min(axis=1).to_numpy()[firsts]
+    skipped = _why_not(sides)
     found = NearDuplicates(0, [], [])
     if not skipped:
         paths = rows["path"].to_numpy()[firsts]
-        sides = rows[["width", "height"]].min(axis=1).to_numpy()[firsts]
         found = find_near_duplicates(
             [images[int(row)] for row in firsts],
             embeddings[firsts],
@@ -97,13 +97,23 @@ def find_twins(
     return Twins(groups, names, _make_table(rows, groups, folds), inflation, skipped)
 
 
+def _why_not(sides_px: npt.NDArray[np.int64]) -> str:
+    if len(sides_px) > MAX_IMAGES:
+        return f"more than {MAX_IMAGES} different pictures: near-duplicates were not looked for"
+    if len(sides_px) and np.median(sides_px) < LEAST_SIDE_PX:
+        return (
+            f"half of the pictures are smaller than {LEAST_SIDE_PX} px, which shows too little to tell "
+            "one thing from its like: only equal pixels were looked for"
+        )
+    return ""
+
+
 def explain_twins(
     twins: Twins, rows: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int], scale: Scale
 ) -> list[Finding]:
     """One finding for each place, one for conflicting labels, one for the inflation."""
     if twins.skipped:
-        said = f"more than {MAX_IMAGES} different pictures: near-duplicates were not looked for"
-        return [Finding("near-duplicates", "not measured", said)]
+        return [Finding("near-duplicates", "not measured", twins.skipped)]
     table = twins.table
     train = table[table["source"] == TRAIN]
     sizes = train.groupby("group", sort=True).size()
