@@ -16,8 +16,8 @@ export PYTHONDONTWRITEBYTECODE := 1
 run: $(STAMP)  ## fresh clone -> submission
 	@$(BIN)/podium run
 
-test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## twenty kills at random times, the biggest nets
 	@$(BIN)/python -m pytest -m slow
@@ -37,6 +37,8 @@ bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/real_data.py --only lemon --head
 	@$(BIN)/python benchmarks/kills.py
 	@$(BIN)/python benchmarks/cpu_classes.py
+	@$(BIN)/python benchmarks/compression.py
+	@$(BIN)/python benchmarks/audit.py --seeds 200
 
 check-real: $(STAMP)  ## the real competitions beside the repository, where they are
 	@$(BIN)/python benchmarks/real_data.py --write
