@@ -18,9 +18,9 @@ from podium.data.image_cache import FileImages
 from podium.data.preprocessing import Preprocessing
 from podium.data.recipes import ImageRecipes
 from podium.engine import contact_sheet, training
-from podium.engine.batches import FeatureSource, ImageSource
+from podium.engine.batches import FeatureSource, ImageSource, ViewedImages
 from podium.engine.checkpoint import Checkpoints
-from podium.engine.contact_sheet import _Views, draw_inputs
+from podium.engine.contact_sheet import draw_inputs
 from podium.engine.fit import TrainingInputs
 from podium.engine.mixing import Mix, draw_mix, read_mixed
 from podium.engine.optimization import build_optimizer
@@ -344,7 +344,7 @@ def test_views_in_the_sheet_are_those_of_the_features() -> None:
     for epoch in (1, 2, 5):
         arguments = [0, 3, 3], [0, 0, 1], epoch
         expected = features.training_inputs(*arguments)
-        assert np.array_equal(_Views(source, 3).training_inputs(*arguments), expected)
+        assert np.array_equal(ViewedImages(source, 3).training_inputs(*arguments), expected)
 
 
 def test_a_file_that_is_gone_is_one_line(inputs: TrainingInputs) -> None:

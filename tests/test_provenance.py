@@ -54,9 +54,7 @@ def test_card_hashes_follow_what_the_stage_declares_and_nothing_else(tree: Path)
     before = make_card_hashes("train", tree)
     assert before["manifest_sha256"] == sha256(tree / "data/manifest.csv")
     assert before["lock_sha256"] == sha256(tree / "requirements.lock")
-    set_params(
-        tree, {"compress.max_drop": 0.5, "competition.max_model_mb": 9, "evaluate.tta": "both"}
-    )
+    set_params(tree, {"compress.calibration_images": 9, "evaluate.tta": "both"})
     assert make_card_hashes("train", tree) == before
     text = (tree / "params.yaml").read_text()
     (tree / "params.yaml").write_text(text + "# a comment\n")
@@ -81,7 +79,7 @@ def test_what_dvc_yaml_declares(tree: Path) -> None:
     assert declared == {"seed": 0, "split.val_fold": 0, "label_shuffle.balance": 0.5}
     assert look_up({"a": {"b": 1}}, "a.c") is None
     inputs = [path.as_posix() for path in declared_inputs(tree)]
-    assert inputs[:2] == ["data/raw", "stages/eda.py"]
+    assert inputs[:3] == ["data/raw", "data/relabel.csv", "stages/eda.py"]
     assert "requirements.lock" in inputs
     assert "data/manifest.csv" not in inputs
 
