@@ -165,17 +165,17 @@ def queue(copy: Path) -> Iterator[Path]:
 
 
 def test_queue_and_temp_run_the_code_they_were_given(queue: Path) -> None:
-    run(queue, "dvc", "exp", "run", "--queue", "-S", "lr=1e-4,3e-4,1e-3")
+    run(queue, "dvc", "exp", "run", "--queue", "-S", "lr=1e-4,1e-3")
     stored = {path: path.stat().st_ino for path in (queue / ".podium/store").glob("*.npy")}
     assert stored
     # Code that the queued experiments must not see, and the temporary one must.
     edit(queue / "src/podium/engine/fit.py", {'"best_epoch":': '"edited": 1, "best_epoch":'})
     run(queue, "dvc", "queue", "start", "-j", "2")
     status = wait_for_queue(queue, seconds=200)
-    assert status.count("Success") == 3, status
+    assert status.count("Success") == 2, status
     found = experiments(queue)
-    assert sorted(e["params"]["lr"] for e in found.values()) == [1e-4, 3e-4, 1e-3]
-    assert len({e["metrics"]["evaluate"]["log_loss"] for e in found.values()}) == 3
+    assert sorted(e["params"]["lr"] for e in found.values()) == [1e-4, 1e-3]
+    assert len({e["metrics"]["evaluate"]["log_loss"] for e in found.values()}) == 2
     assert not any("edited" in e["metrics"]["train"] for e in found.values())
 
     said = run(queue, "dvc", "exp", "run", "--temp", "-S", "lr=2e-3")
