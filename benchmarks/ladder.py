@@ -6,9 +6,10 @@ trained with default params, then once for each trick with this one changed. Out
 stdout, with --write also in docs/accuracy.md. Two to three hours on two cores for all of it.
 
 A trick's points are the percent of images that are answered rightly with it and not without it; the
-interval is paired: the same images under both params (bootstrap over groups that belong together,
-95 %), so it knows the luck of the images, not that of the seed. Embedded: all test images, by one
-model. Real sets: the val images of fold 0, or with --all-folds those of every fold.
+interval and the word are those of `podium compare` (docs/compare.md): the same images under both params,
+drawn by groups that belong together, so they know the luck of the images, not that of the seed.
+Embedded: all test images, by one model. Real sets: the val images of fold 0, or with --all-folds those
+of every fold.
 
     make ladder
     python benchmarks/ladder.py --only embedded --tricks EMA views
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from clones import ROOT, fresh_clone, load_metrics, run, set_params, write_table
 from eda_speed import cpu_model
@@ -30,6 +32,9 @@ from eda_speed import cpu_model
 from podium.intake.demo.plan import true_label
 from podium.intake.demo.spec import load_spec
 from podium.intake.demo.write import photo_name
+from podium.tasks.protocol import DataTask
+from podium.tasks.table import make_data_task
+from podium.trust.compare import Comparison, Side, compare
 
 HEADER = (
     "| competition | params | it is worth, points (95 %, paired) | so it is | training, s |\n"
@@ -69,17 +74,25 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Result:
-    """Of one training: whether each image was answered rightly, and what it cost.
+    """Of one training: what it says of each image, in the order of their ids, and what it cost.
 
     Attributes:
-        right: bool by image id.
-        groups: by image id; images of one group are drawn together.
+        task: scores the answers.
+        side: the answers.
+        targets: the truth.
+        groups: images of one group are drawn together.
         seconds: of the features and train stages.
     """
 
-    right: pd.Series
-    groups: pd.Series
+    task: DataTask
+    side: Side
+    targets: npt.NDArray[np.int64]
+    groups: list[str]
     seconds: float
+
+    def gain_over(self, base: Result) -> Comparison:
+        """How much better this one is."""
+        return compare(self.task, base.side, self.side, self.targets, self.groups, DRAWS, seed=0)
 
 
 def measure(clone: Path, is_embedded: bool) -> Result:
@@ -92,7 +105,8 @@ def measure(clone: Path, is_embedded: bool) -> Result:
     manifest = manifest.set_index("image_id")
     part = "test" if is_embedded else "val"
     values = pd.read_csv(clone / f"predictions/{part}.csv", index_col="image_id").filter(like="p_")
-    answers = values.columns.str.removeprefix("p_").to_numpy()[values.to_numpy().argmax(axis=1)]
+    classes = tuple(values.columns.str.removeprefix("p_"))
+    task = make_data_task("classification", classes=classes, ordinal=False)
     rows = manifest.loc[values.index]
     if is_embedded:
         spec = load_spec(clone / "data/raw")
@@ -100,22 +114,8 @@ def measure(clone: Path, is_embedded: bool) -> Result:
         truth = rows["listed_id"].map(names)
     else:
         truth = rows["label"]
-    return Result(pd.Series(answers == truth, values.index), rows["group_id"], seconds)
-
-
-def compare(base: Result, other: Result) -> tuple[float, float, float]:
-    """Points by which `other` is better, with the paired 95 % interval."""
-    gain = other.right.astype(float) - base.right.astype(float)
-    by_group = gain.groupby(base.groups.loc[gain.index]).agg(["sum", "size"]).to_numpy()
-    draws = np.random.default_rng(0).integers(len(by_group), size=(DRAWS, len(by_group)))
-    drawn = by_group[draws].sum(axis=1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    return 100 * float(gain.mean()), 100 * float(low), 100 * float(high)
-
-
-def judge(low: float, high: float) -> str:
-    """One word about a trick that moves the score by `low` to `high` points."""
-    return "better" if low > 0 else "worse" if high < 0 else "noise"
+    side = Side(values.to_numpy(), values.to_numpy().argmax(axis=1))
+    return Result(task, side, task.targets(list(truth)), rows["group_id"].tolist(), seconds)
 
 
 def climb(name: str, tricks: Sequence[str], all_folds: bool) -> Iterator[str]:
@@ -126,8 +126,9 @@ def climb(name: str, tricks: Sequence[str], all_folds: bool) -> Iterator[str]:
         set_params(clone, {**changes, **({"split.val_fold": "all"} if all_folds else {})})
         untouched = (clone / "params.yaml").read_text(encoding="utf-8")
         base = measure(clone, name == "embedded")
-        accuracy = 100 * base.right.mean()
-        yield f"| {name} | default | {accuracy:.1f} % of {len(base.right)} | | {base.seconds:.0f} |"
+        accuracy = 100 * (base.side.labels == base.targets).mean()
+        n = len(base.targets)
+        yield f"| {name} | default | {accuracy:.1f} % of {n} | | {base.seconds:.0f} |"
         for word, table in (("without", WITHOUT), ("with", WITH)):
             for trick, params in table.items():
                 if tricks and trick not in tricks:
@@ -136,11 +137,14 @@ def climb(name: str, tricks: Sequence[str], all_folds: bool) -> Iterator[str]:
                 set_params(clone, params)
                 result = measure(clone, name == "embedded")
                 # What a trick is worth is what is lost without it.
-                pair = (result, base) if word == "without" else (base, result)
-                gain, low, high = compare(*pair)
+                before, after = (result, base) if word == "without" else (base, result)
+                found = after.gain_over(before)
+                points = [
+                    100 * getattr(found.primary, key) for key in ("difference", "low", "high")
+                ]
                 yield (
-                    f"| {name} | {word} {trick} | {gain:+.1f} ({low:+.1f} to {high:+.1f}) "
-                    f"| {judge(low, high)} | {result.seconds:.0f} |"
+                    f"| {name} | {word} {trick} | {points[0]:+.1f} ({points[1]:+.1f} to "
+                    f"{points[2]:+.1f}) | {found.word} | {result.seconds:.0f} |"
                 )
 
 
