@@ -40,7 +40,7 @@ from podium.tasks.table import make_data_task
 from podium.trust.compare import Comparison, Side, compare
 
 HEADER = (
-    "| competition | params | it is worth, points (95 %, paired) | so it is | training, s |\n"
+    "| competition | params | it is worth, points (95 %, paired) | so it is | training, CPU s |\n"
     "|---|---|---|---|---|"
 )
 DATA = ROOT.parent / "shared" / "data"
@@ -123,7 +123,7 @@ class Result:
         classes: names.
         labels, targets: numbers of the classes answered, and of the true ones.
         groups: images of one group are drawn together.
-        seconds: of the features and train stages.
+        seconds: of all cores, for the features and train stages.
     """
 
     classes: list[str]
@@ -146,7 +146,7 @@ def measure(clone: Path, is_embedded: bool) -> Result:
     """Train with the clone's params and judge by what may be looked at."""
     run(clone, "dvc", "repro", "--quiet", "submit" if is_embedded else "evaluate")
     seconds = sum(
-        load_metrics(clone, f"measured/{stage}")["seconds"] for stage in ("features", "train")
+        load_metrics(clone, f"measured/{stage}")["cpu_seconds"] for stage in ("features", "train")
     )
     manifest = pd.read_csv(clone / "data/manifest.csv", dtype=str, keep_default_na=False)
     manifest = manifest.set_index("image_id")

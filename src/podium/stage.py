@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -54,8 +55,9 @@ def run_stage(name: str, work: Work, is_helper: bool = False) -> None:
             writes nothing, and leaves it to the other to explain what went wrong.
 
     Exit codes: 0 done; 2 the user's input (one `error:` line on stderr); 130 Ctrl-C; a bug keeps
-    its traceback and Python's exit code 1. Seconds (imports included), CPU class, time and git's
-    revision go to metrics/measured/NAME.json, which nothing depends on.
+    its traceback and Python's exit code 1. Seconds (imports included) of the clock and of the
+    cores, CPU class, time and git's revision go to metrics/measured/NAME.json, which nothing
+    depends on.
     """
     if signal.getsignal(signal.SIGINT) is _stop_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is a clean-up
@@ -83,9 +85,13 @@ def _measure() -> dict[str, Any]:
     """What is true of this run and of no other. `dirty`: something that stages do not write differs
     from the revision; None, like the revision, without git."""
     seconds = round(time.time() - psutil.Process().create_time(), 2)
+    # With the processes that it started and that have ended. Unlike `seconds`, hardly another
+    # figure when the machine does something else beside.
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     revision = read_revision(Path())
     return {
         "seconds": seconds,
+        "cpu_seconds": round(sum(used.ru_utime + used.ru_stime for used in spent), 2),
         "cpu_class": cpu_class(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": revision,
