@@ -57,9 +57,9 @@ class Embedder:
 
     def __init__(self) -> None:
         configure_math()  # before Paddle loads
+        from podium.engine.embeddings import TRUNK
         from podium.engine.inference import Predictor, export
         from podium.models.networks import build_trunk, make_preprocessing
-        from podium.trust.audit.embeddings import TRUNK
 
         self._folder = tempfile.TemporaryDirectory(prefix="podium-")
         self._preprocessing = make_preprocessing(TRUNK, SIZE_PX)

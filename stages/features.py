@@ -1,7 +1,7 @@
 """Stage features: images -> what a frozen trunk sees in them, computed once.
 
 In: data/manifest.csv, the images, the trunk's initial weights. Out: features/, empty of arrays where
-nothing is frozen; the hash of those weights in any case.
+nothing is frozen; the hash of those weights and the mirrors that the training uses in any case.
 """
 
 from pathlib import Path
@@ -11,7 +11,8 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.recipes import ImageRecipes
 from podium.data.rules import check_start
-from podium.engine.features import FeatureRecipe, write_features
+from podium.engine.features import AUTO, FeatureRecipe, write_features
+from podium.engine.mirrors import find_mirrors
 from podium.engine.params import TrainParams
 from podium.engine.phases import check_image_recipes, count_views, make_plan
 from podium.models.initial_weights import load_initial_weights
@@ -64,20 +65,26 @@ def main() -> None:
         grid_mask=params.train.recipes.grid_mask,
     )
     manifest = load_manifest(Path("data/manifest.csv"))
-    views = count_views(plan, params.train.views, len(readable_rows(manifest, "train")))
+    rows = readable_rows(manifest, "train")
+    views = count_views(plan, params.train.views, len(rows))
     check_image_recipes(plan, recipes, views)
+    mirrors = None
+    if params.train.flip == AUTO:
+        mirrors = find_mirrors(rows, params.image_size, params.seed)
+        print(f"{NAME}: train.flip auto is {mirrors}", flush=True)
     recipe = FeatureRecipe(
         trunk=params.model.name,
         pretrained=params.model.pretrained,
         top_layers=params.model.top_layers,
         views=views,
         augment=params.train.augment,
-        flip=params.train.flip,
+        flip=mirrors.flip if mirrors else params.train.flip,
         seed=params.seed,
         recipes=recipes,
         start=start,
     )
-    done = write_features(Path("features"), manifest, plan, recipe, params.image_size)
+    figures = mirrors.to_json() if mirrors else None
+    done = write_features(Path("features"), manifest, plan, recipe, params.image_size, figures)
     print(f"{NAME}: {done}")
 
 

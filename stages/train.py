@@ -16,6 +16,7 @@ from podium.data.rules import check_pseudo_labels
 from podium.data.splits import load_splits
 from podium.engine.contact_sheet import draw_inputs
 from podium.engine.curves import make_curve
+from podium.engine.features import settle_flip
 from podium.engine.fit import FitJob, TrainingInputs, choose_epochs, make_train_metrics
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
@@ -95,7 +96,8 @@ def main() -> None:
         features=Path("features"),
     )
     epochs = choose_epochs(params.epochs, params.model.freeze, inputs.train_lists)
-    recipe = Recipe(params.train, params.runtime, params.lr, epochs, params.batch_size, params.seed)
+    train = settle_flip(inputs.features, params.train)
+    recipe = Recipe(train, params.runtime, params.lr, epochs, params.batch_size, params.seed)
     job = FitJob(inputs, params.model, recipe, params.image_size, data_task, net_task)
     key = make_training_key(params, CODE, DATA)
     # A linear head is trained before a second process has started.

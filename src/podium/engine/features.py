@@ -6,7 +6,8 @@ big and slow enough to be kept, and untouched by a change of lr.
 features/PART-SIZE-plain.npy   of the images as they are, at image_size: what the net is judged on
 features/PART-SIZE-views.npy   of augmented views, view after view, at the phase's size
 features/features.json         what made them, the hash of the trunk's initial weights included: it
-                               makes a changed file retrain; no arrays when nothing is frozen
+                               makes a changed file retrain; the mirrors that `train.flip: auto`
+                               stands for; no arrays when nothing is frozen
 
 PART: head (the trunk's output, float32) | top (the map after the first layers, float16).
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from podium.data.recipes import NO_RECIPES, ImageRecipes
 from podium.data.stored_rows import StoredRows, write_rows
 from podium.engine.batches import FeatureSource, ImageSource, Source, prefetch
 from podium.engine.inference import Outputs, Predictor, export
+from podium.engine.params import TrainParams
 from podium.engine.phases import ALL, HEAD, Phase
 from podium.errors import PodiumError
 from podium.files import replace_folder, write_json
@@ -41,13 +43,16 @@ from podium.progress import track
 from podium.runtime import data_workers
 
 META_FILE = "features.json"
+AUTO = "auto"
+_FLIPS = ("none", "horizontal", "both")
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class FeatureRecipe:
     """What decides a feature, beside the image and the phase: see params.yaml, `model` and
-    `train`. `start`: the weights that the trunk begins with, where no package has them."""
+    `train`. `flip`: none | horizontal | both; `start`: the weights that the trunk begins with, where
+    no package has them."""
 
     trunk: str
     pretrained: bool
@@ -66,8 +71,12 @@ def write_features(
     plan: Sequence[Phase],
     recipe: FeatureRecipe,
     image_size_px: int,
+    mirrors: Mapping[str, Any] | None = None,
 ) -> str:
     """Compute and write what the plan's phases need; returns a line that says what.
+
+    Args:
+        mirrors: the figures that decided `recipe.flip`, if params.yaml did not.
 
     Raises:
         PodiumError: a phase's images are too small for the trunk, frozen or not.
@@ -80,6 +89,8 @@ def write_features(
     meta: dict[str, Any] = {
         "image_ids_sha256": _hash("\n".join(ids).encode()),
         "weights_sha256": recipe.start.sha256 if recipe.start else None,
+        "flip": recipe.flip,
+        "mirrors": mirrors,
         "arrays": {},
     }
     with replace_folder(folder) as fresh:
@@ -122,16 +133,33 @@ def check_same_start(folder: Path, start: InitialWeights | None) -> None:
     Raises:
         PodiumError: they are others, and DVC has not been told.
     """
+    if _load_noted(folder, "weights_sha256") != (start.sha256 if start else None):
+        where = start.path if start else "model.weights"
+        raise PodiumError(f"{where} changed since the features stage: run `dvc repro` again")
+
+
+def settle_flip(folder: Path, params: TrainParams) -> TrainParams:
+    """The params with what the features stage found in place of `flip: auto`.
+
+    Raises:
+        PodiumError: its file is missing or damaged.
+    """
+    if params.flip != AUTO:
+        return params
+    found = _load_noted(folder, "flip")
+    if found not in _FLIPS:
+        raise PodiumError(f"{folder / META_FILE} is damaged: delete it and run `dvc repro`")
+    return params.model_copy(update={"flip": found})
+
+
+def _load_noted(folder: Path, key: str) -> Any:
     path = folder / META_FILE
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
+        return json.loads(path.read_text(encoding="utf-8"))[key]
     except FileNotFoundError:
         raise PodiumError(f"{path} is missing: run `dvc repro` to make it") from None
     except (ValueError, KeyError, TypeError):
         raise PodiumError(f"{path} is damaged: delete it and run `dvc repro`") from None
-    if noted != (start.sha256 if start else None):
-        where = start.path if start else "model.weights"
-        raise PodiumError(f"{where} changed since the features stage: run `dvc repro` again")
 
 
 class _Runner:

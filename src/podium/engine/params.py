@@ -73,7 +73,8 @@ class TrainParams(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     # A preset of src/podium/data/augment_presets.yaml, or none.
     augment: str
-    flip: Literal["none", "horizontal", "both"]
+    # auto: the mirrors whose pictures a quick model answers as well as others.
+    flip: Literal["auto", "none", "horizontal", "both"]
     recipes: RecipeParams
     # The share of the epochs in which recipes act; the last ones see what the preset leaves.
     augment_until: Annotated[float, Field(gt=0, le=1)]

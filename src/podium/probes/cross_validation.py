@@ -7,7 +7,7 @@ for equal arguments, whatever the number of cores.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,22 @@ def score_linear(features: Features, codes: Codes, folds: Codes, components: int
         )
         scores[held_out] = model.decision_function(features[held_out])
     return scores
+
+
+def score_transfer(
+    features: Features, others: Mapping[str, Features], codes: Codes, folds: Codes
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows the linear model of `predict_linear` gets right, out of fold: as `plain` for the
+    features that it learned on, and for other features of the same rows under their names."""
+    asked = {"plain": features, **others}
+    hits = {name: np.zeros(len(codes), dtype=bool) for name in asked}
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        empty = _make_linear(int((~held_out).sum()), features.shape[1], COMPONENTS)
+        model = _fit(empty, features[~held_out], codes[~held_out])
+        for name, seen in asked.items():
+            hits[name][held_out] = model.predict(seen[held_out]) == codes[held_out]
+    return hits
 
 
 def predict_by_tree(features: Features, codes: Codes, folds: Codes) -> Codes:

@@ -14,13 +14,13 @@ import pandas as pd
 from podium.data.decode import RGB, decode_file
 from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.predictions import load_predictions
+from podium.engine.embeddings import load_embeddings
 from podium.engine.ensemble import Ensemble
 from podium.engine.scoring import make_val_set
 from podium.errors import PodiumError
 from podium.probes.shortcuts import Probe, parse_probe_table
 from podium.tasks.protocol import DataTask
 from podium.trust.audit.doctor import Case
-from podium.trust.audit.embeddings import load_embeddings
 
 PROBES = Path("reports/eda/probes.csv")
 

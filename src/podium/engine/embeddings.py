@@ -1,8 +1,8 @@
 """What a net that knows ImageNet and nothing of this competition sees in each image.
 
-In: decoded images. Out: float32 embeddings, kept in the store: they depend on pixels alone, so no
-change of a param computes them again. The trained model's own features would not do: they have seen
-labels.
+In: decoded images, mirrored if asked. Out: float32 embeddings, kept in the store: they depend on
+pixels alone, so no change of a param computes them again. The trained model's own features would not
+do: they have seen labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from podium.data.image_cache import load_images
+from podium.data.image_cache import Images, load_images
 from podium.data.store import get_or_make, make_key
 from podium.data.stored_rows import StoredRows, write_rows
 from podium.engine.inference import Predictor, export
@@ -24,23 +24,30 @@ from podium.runtime import cpu_class
 TRUNK = "efficientnet_lite0"  # its weights are in a package: never random, never fetched
 _WIDTH = 1280
 _VERSION = "1"  # of what is kept; to be raised when the way here changes
+# The axis of (N, height, width, 3) that is turned round.
+_TURNED = {"none": None, "horizontal": 2, "vertical": 1}
 
 
-def load_embeddings(rows: pd.DataFrame, size_px: int, label: str) -> npt.NDArray[np.float32]:
+def load_embeddings(
+    rows: pd.DataFrame, size_px: int, label: str, mirror: str = "none"
+) -> npt.NDArray[np.float32]:
     """Embeddings (N, 1280) of manifest rows, in their order.
 
     Args:
         rows: all readable rows of train, or of test: what other stages decode, too.
         size_px: side of the square the net sees.
         label: what the progress bars say.
+        mirror: none | horizontal (left and right change places) | vertical.
     """
     if rows.empty:
         return np.zeros((0, _WIDTH), np.float32)
     shape = (len(rows), _WIDTH)
-    key = make_key("embeddings", _VERSION, TRUNK, cpu_class(), str(size_px), *rows["sha256"])
+    key = make_key(
+        "embeddings", _VERSION, TRUNK, cpu_class(), str(size_px), mirror, *rows["sha256"]
+    )
 
     def make(target: Path) -> None:
-        images = load_images(rows, size_px, f"decode {label}")
+        images = _mirror(load_images(rows, size_px, f"decode {label}"), mirror)
         preprocessing = make_preprocessing(TRUNK, size_px)
         with tempfile.TemporaryDirectory(prefix="podium-") as folder:
             predictor = Predictor(export(build_trunk(TRUNK, True), size_px, Path(folder)))
@@ -55,3 +62,8 @@ def load_embeddings(rows: pd.DataFrame, size_px: int, label: str) -> npt.NDArray
         return stored.shape == shape and stored.dtype == np.float32
 
     return StoredRows(get_or_make(key, ".npy", make, check))[:]
+
+
+def _mirror(images: Images, mirror: str) -> Images:
+    axis = _TURNED[mirror]
+    return images if axis is None else np.flip(images[:], axis)

@@ -1,0 +1,82 @@
+"""Which mirrors `train.flip: auto` uses, and why: the embedded and the real competitions.
+
+In: the embedded competition and the real sets beside the repository (skipped with a word where they
+are missing). Out: a Markdown table on stdout, with --write also in docs/accuracy.md. Some two minutes
+on two cores.
+
+    python benchmarks/mirrors.py --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from clones import ROOT, fresh_clone, run, write_table
+
+sys.path.insert(0, str(ROOT / "src"))
+
+from podium.data.image_cache import readable_rows
+from podium.data.manifest import load_manifest
+from podium.runtime import configure_math
+
+DATA = ROOT.parent / "shared" / "data"
+COMPETITIONS = {
+    "embedded": "--demo",
+    "gesture": str(DATA / "gesture" / "gesture.zip"),
+    "lemon": str(DATA / "lemon"),
+    "plates": str(DATA / "plates" / "plates.zip"),
+}
+HEADER = (
+    "| competition | images asked | as they are | left and right swapped | upside down | flip |\n"
+    "|---|---|---|---|---|---|"
+)
+SIZE_PX = 128
+
+
+def probe(name: str, source: str) -> str:
+    """A row of the table, from a fresh clone of HEAD."""
+    configure_math()  # before Paddle loads
+    from podium.engine.mirrors import find_mirrors
+
+    with fresh_clone(f"mirrors-{name}") as clone:
+        run(clone, "podium", "init", source)
+        run(clone, "dvc", "repro", "--quiet", "eda")
+        with contextlib.chdir(clone):
+            rows = readable_rows(load_manifest(Path("data/manifest.csv")), "train")
+            found = find_mirrors(rows, SIZE_PX, 0)
+    points = [
+        f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+        for gain in (found.gains["horizontal"], found.gains["vertical"])
+    ]
+    return (
+        f"| {name} | {found.n_images} | {found.accuracy:.1%} | {points[0]} | {points[1]} | "
+        f"{found.flip} |"
+    )
+
+
+def probe_all() -> Iterator[str]:
+    """The rows of what is there."""
+    for name, source in COMPETITIONS.items():
+        if not source.startswith("--") and not Path(source).exists():
+            print(f"skipped {name}: {Path(source).relative_to(ROOT.parent)} is not there")
+            continue
+        yield probe(name, source)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the table into docs/accuracy.md")
+    arguments = parser.parse_args()
+    table = "\n".join([HEADER, *probe_all()])
+    print(table)
+    if arguments.write:
+        write_table("mirrors", table)
+
+
+if __name__ == "__main__":
+    main()
