@@ -31,14 +31,14 @@ COMPETITIONS = {
     "plates": str(DATA / "plates" / "plates.zip"),
 }
 HEADER = (
-    "| competition | images asked | as they are | left and right swapped | upside down | flip |\n"
-    "|---|---|---|---|---|---|"
+    "| competition | images | seen by | as they are | left and right swapped | upside down | flip |\n"
+    "|---|---|---|---|---|---|---|"
 )
 SIZE_PX = 128
 
 
-def probe(name: str, source: str) -> str:
-    """A row of the table, from a fresh clone of HEAD."""
+def probe(name: str, source: str) -> Iterator[str]:
+    """Rows of the table, from a fresh clone of HEAD."""
     configure_math()  # before Paddle loads
     from podium.engine.mirrors import find_mirrors
 
@@ -48,14 +48,12 @@ def probe(name: str, source: str) -> str:
         with contextlib.chdir(clone):
             rows = readable_rows(load_manifest(Path("data/manifest.csv")), "train")
             found = find_mirrors(rows, SIZE_PX, 0)
-    points = [
-        f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-        for gain in (found.gains["horizontal"], found.gains["vertical"])
-    ]
-    return (
-        f"| {name} | {found.n_images} | {found.accuracy:.1%} | {points[0]} | {points[1]} | "
-        f"{found.flip} |"
-    )
+    for seen, one in found.answers.items():
+        points = " | ".join(
+            f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+            for gain in (one.gains["horizontal"], one.gains["vertical"])
+        )
+        yield f"| {name} | {found.n_images} | {seen} | {one.accuracy:.1%} | {points} | {found.flip} |"
 
 
 def probe_all() -> Iterator[str]:
@@ -64,7 +62,7 @@ def probe_all() -> Iterator[str]:
         if not source.startswith("--") and not Path(source).exists():
             print(f"skipped {name}: {Path(source).relative_to(ROOT.parent)} is not there")
             continue
-        yield probe(name, source)
+        yield from probe(name, source)
 
 
 def main() -> None:

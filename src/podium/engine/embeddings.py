@@ -25,11 +25,11 @@ TRUNK = "efficientnet_lite0"  # its weights are in a package: never random, neve
 _WIDTH = 1280
 _VERSION = "1"  # of what is kept; to be raised when the way here changes
 # The axis of (N, height, width, 3) that is turned round.
-_TURNED = {"none": None, "horizontal": 2, "vertical": 1}
+_TURNED = {"plain": None, "horizontal": 2, "vertical": 1}
 
 
 def load_embeddings(
-    rows: pd.DataFrame, size_px: int, label: str, mirror: str = "none"
+    rows: pd.DataFrame, size_px: int, label: str, mirror: str = "plain"
 ) -> npt.NDArray[np.float32]:
     """Embeddings (N, 1280) of manifest rows, in their order.
 
@@ -37,7 +37,7 @@ def load_embeddings(
         rows: all readable rows of train, or of test: what other stages decode, too.
         size_px: side of the square the net sees.
         label: what the progress bars say.
-        mirror: none | horizontal (left and right change places) | vertical.
+        mirror: plain | horizontal (left and right change places) | vertical.
     """
     if rows.empty:
         return np.zeros((0, _WIDTH), np.float32)

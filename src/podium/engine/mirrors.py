@@ -1,23 +1,33 @@
-"""`train.flip: auto`: the embeddings that say which mirrors keep a picture's class."""
+"""`train.flip: auto`: what is seen of mirrored pictures, to find out which of them keep their class."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from podium.data.image_cache import load_images
 from podium.engine.embeddings import load_embeddings
+from podium.probes.baselines import LINEAR_PX
 from podium.probes.cross_validation import thin
-from podium.probes.mirrors import MAX_IMAGES, Mirrors, probe_mirrors
+from podium.probes.mirrors import HORIZONTAL, MAX_IMAGES, PLAIN, VERTICAL, Mirrors, probe_mirrors
 
 
 def find_mirrors(rows: pd.DataFrame, size_px: int, seed: int) -> Mirrors:
-    """Ask about at most `MAX_IMAGES` readable training rows of the manifest, seen at `size_px`."""
+    """Ask about at most `MAX_IMAGES` readable training rows of the manifest, seen at `size_px` by an
+    ImageNet net and at 16 px as bare pixels."""
     all_codes = np.unique(rows["label"].to_numpy(str), return_inverse=True)[1]
     asked = rows.iloc[thin(all_codes, seed, MAX_IMAGES)]
-    plain, horizontal, vertical = (
-        load_embeddings(asked, size_px, f"mirror {mirror}", mirror)
-        for mirror in ("none", "horizontal", "vertical")
-    )
+    pixels = load_images(asked, LINEAR_PX, "decode thumbnails")[:].astype(np.float32)
+    seen = {
+        "an ImageNet net": {
+            mirror: load_embeddings(asked, size_px, f"{mirror} images", mirror)
+            for mirror in (PLAIN, HORIZONTAL, VERTICAL)
+        },
+        f"{LINEAR_PX} px thumbnails": {
+            PLAIN: pixels.reshape(len(asked), -1),
+            HORIZONTAL: pixels[:, :, ::-1].reshape(len(asked), -1),
+            VERTICAL: pixels[:, ::-1].reshape(len(asked), -1),
+        },
+    }
     codes = np.unique(asked["label"].to_numpy(str), return_inverse=True)[1]
-    mirrored = {"horizontal": horizontal, "vertical": vertical}
-    return probe_mirrors(plain, mirrored, codes, asked["group_id"].tolist(), seed)
+    return probe_mirrors(seen, codes, asked["group_id"].tolist(), seed)

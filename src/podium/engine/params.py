@@ -73,7 +73,7 @@ class TrainParams(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     # A preset of src/podium/data/augment_presets.yaml, or none.
     augment: str
-    # auto: the mirrors whose pictures a quick model answers as well as others.
+    # auto: the mirrors whose pictures quick models answer as well as others.
     flip: Literal["auto", "none", "horizontal", "both"]
     recipes: RecipeParams
     # The share of the epochs in which recipes act; the last ones see what the preset leaves.

@@ -84,8 +84,8 @@ def score_linear(features: Features, codes: Codes, folds: Codes, components: int
 def score_transfer(
     features: Features, others: Mapping[str, Features], codes: Codes, folds: Codes
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which rows the linear model of `predict_linear` gets right, out of fold: as `plain` for the
-    features that it learned on, and for other features of the same rows under their names."""
+    """Which rows the linear model of `predict_linear` gets right, out of fold: under `plain` by the
+    features that it learned on, and by other features of the same rows under their names."""
     asked = {"plain": features, **others}
     hits = {name: np.zeros(len(codes), dtype=bool) for name in asked}
     for fold in np.unique(folds):
