@@ -44,9 +44,7 @@ from podium.engine.runner import Runner  # noqa: E402
 from podium.engine.scoring import load_calibration_images, make_val_set  # noqa: E402
 from podium.engine.weights import fold_folder, load_network  # noqa: E402
 from podium.errors import PodiumError  # noqa: E402
-from podium.intake.demo.plan import true_label  # noqa: E402
-from podium.intake.demo.spec import load_spec  # noqa: E402
-from podium.intake.demo.write import photo_name  # noqa: E402
+from podium.intake.demo.score import load_truth  # noqa: E402
 from podium.params import load_params  # noqa: E402
 from podium.schema import AllParams  # noqa: E402
 from podium.slim import compression, onnx_quantization  # noqa: E402
@@ -134,9 +132,8 @@ def set_up(is_embedded: bool) -> Bench:
     manifest = load_manifest(Path("data/manifest.csv"))
     if is_embedded:
         rows = readable_rows(manifest, "test")
-        spec = load_spec(Path("data/raw"))
-        names = {photo_name("test", i): str(true_label(spec, "test", i)) for i in range(spec.test)}
-        labels, groups = rows["listed_id"].map(names).tolist(), rows["group_id"].tolist()
+        labels = rows["listed_id"].map(load_truth(Path("data/raw"))).tolist()
+        groups = rows["group_id"].tolist()
         images = load_images(rows, size, "decode test")
     else:
         val = make_val_set(manifest, load_splits(Path("data/splits.csv")), 0)

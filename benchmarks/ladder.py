@@ -32,9 +32,7 @@ from clones import ROOT, fresh_clone, load_metrics, run, set_params, write_table
 from eda_speed import cpu_model
 
 from podium.files import write_json
-from podium.intake.demo.plan import true_label
-from podium.intake.demo.spec import load_spec
-from podium.intake.demo.write import photo_name
+from podium.intake.demo.score import load_truth
 from podium.tasks.answers import load_answers
 from podium.tasks.table import make_data_task
 from podium.trust.compare import Comparison, Side, compare
@@ -156,9 +154,7 @@ def measure(clone: Path, is_embedded: bool) -> Result:
     classes = values.columns.str.removeprefix("p_").tolist()
     rows = manifest.loc[values.index]
     if is_embedded:
-        spec = load_spec(clone / "data/raw")
-        names = {photo_name("test", i): str(true_label(spec, "test", i)) for i in range(spec.test)}
-        truth = rows["listed_id"].map(names)
+        truth = rows["listed_id"].map(load_truth(clone / "data/raw"))
     else:
         truth = rows["label"]
     targets = [classes.index(name) for name in truth]

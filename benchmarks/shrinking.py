@@ -36,9 +36,8 @@ from podium.data.manifest import load_manifest
 from podium.data.splits import load_splits
 from podium.engine.inference import ExportedModel, Outputs, Predictor, export
 from podium.engine.weights import find_folds, fold_folder, load_card
-from podium.intake.demo.plan import true_label
-from podium.intake.demo.spec import SPEC_FILE, load_spec
-from podium.intake.demo.write import photo_name
+from podium.intake.demo.score import load_truth
+from podium.intake.demo.spec import SPEC_FILE
 from podium.slim.arithmetic import count_macs, count_parameters
 from podium.slim.params import PruneParams, QatParams, StudentParams
 from podium.slim.parent import Parent, load_parent
@@ -82,14 +81,12 @@ class Judge:
         return f"{100 * (outputs.argmax(1) == self.parent.argmax(1)).mean():.2f} %"
 
 
-def load_truth(parent: Parent, manifest: Any) -> tuple[Images, npt.NDArray[np.int64]]:
+def load_judged(parent: Parent, manifest: Any) -> tuple[Images, npt.NDArray[np.int64]]:
     """Images and class numbers to judge by: the embedded competition's test set, or the val fold."""
     if not Path("data/raw", SPEC_FILE).exists():
         return parent.images[parent.val_rows], parent.targets[parent.val_rows]
-    spec = load_spec(Path("data/raw"))
     rows = readable_rows(manifest, "test")
-    label = {photo_name("test", i): str(true_label(spec, "test", i)) for i in range(spec.test)}
-    classes = parent.card["classes"]
+    classes, label = parent.card["classes"], load_truth(Path("data/raw"))
     truth = np.array([classes.index(label[name]) for name in rows["listed_id"]])
     return load_images(rows, parent.preprocessing.image_size_px, "decode test"), truth
 
@@ -153,7 +150,7 @@ def make_nets(parent: Parent, arguments: argparse.Namespace) -> Iterator[tuple[s
 
 def measure(parent: Parent, manifest: Any, arguments: argparse.Namespace) -> Iterator[str]:
     """The rows of the table."""
-    images, truth = load_truth(parent, manifest)
+    images, truth = load_judged(parent, manifest)
     size = parent.preprocessing.image_size_px
     judge = None
     with tempfile.TemporaryDirectory() as name:

@@ -38,6 +38,7 @@ BASE = {
     "name": "efficientnet_lite0",
     "pretrained": "true",
     "freeze": "all",
+    "flip": "none",
     "views": "0",
     "ema": "0.0",
     "primary": "accuracy",

@@ -82,7 +82,7 @@ def test_all_of_it_on_out_of_fold_rows(copy: Path) -> None:
 
     # Calibration and decoder are found again without a new training or compression.
     edit(copy / "params.yaml", {"  calibrate: true": "  calibrate: false"})
-    assert stages_of(run(copy, "dvc", "repro"))[0] == "evaluate"
+    assert stages_of(run(copy, "dvc", "repro", "evaluate")) == ["evaluate"]
     assert "calibration" not in metrics(copy, "evaluate")
 
 

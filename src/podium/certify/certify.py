@@ -51,6 +51,7 @@ OUTPUT = Path(".podium/certificate")
 SMALL: Mapping[str, Any] = {
     "data.subset": 0.25,
     "epochs": 4,
+    "image_size": 64,
     "train.views": 2,
     "compress.calibration_images": 32,
 }

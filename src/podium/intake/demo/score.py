@@ -8,10 +8,16 @@ from pathlib import Path
 
 from podium.errors import PodiumError, ProblemsError
 from podium.intake.demo.plan import GRADES, true_label
-from podium.intake.demo.spec import DemoSpec
+from podium.intake.demo.spec import DemoSpec, load_spec
 from podium.intake.demo.write import photo_name
 
 _NAMED = 3  # missing ids that a message spells out
+
+
+def load_truth(raw: Path) -> dict[str, str]:
+    """File name -> true grade of all test photos of the demo in the folder `raw`."""
+    spec = load_spec(raw)
+    return {photo_name("test", i): str(true_label(spec, "test", i)) for i in range(spec.test)}
 
 
 def score_submission(path: Path, spec: DemoSpec) -> dict[str, float]:
