@@ -24,7 +24,7 @@ from podium.engine.scoring import (
     load_training_images,
     make_val_set,
 )
-from podium.engine.weights import find_folds, fold_folder, load_network
+from podium.engine.weights import find_folds, fold_folder, load_network, settle_tta
 from podium.files import write_metrics
 from podium.params import Params, Seed, load_params
 from podium.slim.compress_page import CompressPage, write_clocks_plot, write_compress_report
@@ -54,6 +54,7 @@ class CompressStageParams(Params):
 def main() -> dict[str, Any]:
     params = load_params(CompressStageParams)
     check_tta(params.evaluate.tta, params.competition.rules.tta)
+    tta = settle_tta(params.evaluate.tta, Path("models"), params.competition.rules.tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -80,7 +81,7 @@ def main() -> dict[str, Any]:
             draws=params.evaluate.bootstrap_draws,
             seed=params.seed,
         ),
-        tta=params.evaluate.tta,
+        tta=tta,
     )
     train_list = load_train_lists(Path("data/train_list.csv"))[fold]
     calibration = load_calibration_images(
@@ -130,7 +131,7 @@ def main() -> dict[str, Any]:
     for name, reason in result.missing.items():
         print(f"{NAME}: {name} {reason}")
     print(f"{NAME}: {result.reason}")
-    cost = describe_cost(params.evaluate.tta)
+    cost = describe_cost(tta)
     if cost:
         print(f"{NAME}: {cost}; the milliseconds are those of one view")
     return {"candidates": result.clocks}

@@ -14,6 +14,7 @@ from podium.data.rules import check_tta, describe_metric
 from podium.data.splits import load_splits
 from podium.data.views import describe_cost
 from podium.engine.scoring import predict_out_of_fold
+from podium.engine.weights import settle_tta
 from podium.files import write_csv, write_json
 from podium.params import Params, Seed, load_params
 from podium.stage import run_stage
@@ -35,6 +36,7 @@ class EvaluateStageParams(Params):
 def main() -> None:
     params = load_params(EvaluateStageParams)
     check_tta(params.evaluate.tta, params.competition.rules.tta)
+    tta = settle_tta(params.evaluate.tta, Path("models"), params.competition.rules.tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -45,7 +47,7 @@ def main() -> None:
     )
     manifest = load_manifest(Path("data/manifest.csv"))
     splits = load_splits(Path("data/splits.csv"))
-    found = predict_out_of_fold(Path("models"), manifest, splits, task, params.evaluate.tta)
+    found = predict_out_of_fold(Path("models"), manifest, splits, task, tta)
     targets = task.targets(found.val.labels)
     metrics = task.metrics(found.probabilities, targets, found.val.groups, params.seed)
     write_predictions(
@@ -73,7 +75,7 @@ def main() -> None:
     held_out = ", ".join(str(fold) for fold in sorted(set(found.folds)))
     print(f"{NAME}: val (fold {held_out}): {task.summary(metrics)}")
     differs = describe_metric(params.evaluate.primary, params.competition.rules.metric)
-    for line in (differs, describe_cost(params.evaluate.tta), *answers.lines):
+    for line in (differs, describe_cost(tta), *answers.lines):
         if line:
             print(f"{NAME}: {line}")
 

@@ -18,6 +18,7 @@ from podium.data.submission import load_sample, make_submission, prove_format
 from podium.data.views import parse_tta
 from podium.engine.ensemble import Ensemble
 from podium.engine.scoring import predict_test
+from podium.engine.weights import settle_tta
 from podium.files import write_bytes, write_json, write_metrics
 from podium.params import Params, load_params
 from podium.slim.deployment import Deployment
@@ -59,6 +60,7 @@ def main() -> None:
     for name in (FULL, COMPRESSED, CONTRACT_FILE):
         Path(name).unlink(missing_ok=True)  # of an earlier run: proves nothing about this one
     check_tta(params.evaluate.tta, rules.tta)
+    tta = settle_tta(params.evaluate.tta, Path("models"), rules.tta)
     task = make_data_task(
         params.competition.task,
         classes=params.competition.classes,
@@ -70,7 +72,7 @@ def main() -> None:
         params.competition.sample_submission,
         params.competition.sample_header,
     )
-    ensemble = Ensemble(Path("models"), params.evaluate.tta, one=not rules.ensembling)
+    ensemble = Ensemble(Path("models"), tta, one=not rules.ensembling)
     deployment = Deployment(Path("deploy"))
     deployed_tta = parse_tta(deployment.card.get("tta", "none"), "deploy/card.json")
     size_px = ensemble.preprocessing.image_size_px
@@ -81,7 +83,7 @@ def main() -> None:
         latency_ms = measured["answer_p50_ms"]
         print(f"{NAME}: deploy/ takes {latency_ms:.2f} ms an image, limit {rules.max_latency_ms:g}")
     made = {
-        FULL: Making.from_cards(ensemble.cards, params.evaluate.tta, ensemble.size_bytes()),
+        FULL: Making.from_cards(ensemble.cards, tta, ensemble.size_bytes()),
         COMPRESSED: Making.from_cards(
             [deployment.card], deployed_tta, deployment.size_bytes(), latency_ms
         ),

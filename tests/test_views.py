@@ -15,7 +15,13 @@ from podium.data.rules import check_tta
 from podium.data.views import Tta, count_views, describe_cost, make_views
 from podium.engine.ensemble import Ensemble
 from podium.engine.inference import ExportedModel, Predictor
-from podium.engine.weights import fold_folder, load_network, read_state, write_model
+from podium.engine.weights import (
+    fold_folder,
+    load_network,
+    read_state,
+    settle_tta,
+    write_model,
+)
 from podium.errors import PodiumError
 from podium.models.networks import build_network, make_preprocessing
 from podium.slim.compression import Judge, compress
@@ -99,6 +105,7 @@ def test_unknown_views_are_refused() -> None:
         "decoder": "auto",
     }
     assert EvaluateParams.model_validate(good).tta == "shift"
+    assert EvaluateParams.model_validate({**good, "tta": "auto"}).tta is None
     for change in ({"tta": "flip"}, {"decoder": "best"}, {"calibrate": "yes"}):
         with pytest.raises(ValidationError):
             EvaluateParams.model_validate({**good, **change})
@@ -120,6 +127,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         write_model(fold_folder(folder, fold), read_state(network), card)
     return folder
+
+
+def test_auto_is_what_the_first_model_learned_from(tmp_path: Path) -> None:
+    """Asked for by name it is what was asked for; where the rules forbid views it is the image."""
+    network = build_network("mobilenet_v3_small", False, 3, 0.0)
+    for fold, flip in ((1, "horizontal"), (3, "none")):
+        card = {"params": {"train": {"flip": flip}}}
+        write_model(fold_folder(tmp_path, fold), read_state(network), card)
+    check_tta(None, is_allowed=False)
+    assert settle_tta(None, tmp_path, True) == "horizontal"
+    assert settle_tta(None, tmp_path, False) == "none"
+    assert settle_tta("dihedral", tmp_path, True) == "dihedral"
+    assert settle_tta("none", tmp_path / "nothing", True) == "none"
+    with pytest.raises(PodiumError, match="holds no model: run `dvc repro`"):
+        settle_tta(None, tmp_path / "nothing", True)
 
 
 def views_by_hand(tta: str) -> np.ndarray:

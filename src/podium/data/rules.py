@@ -42,17 +42,17 @@ def check_start(
             )
 
 
-def check_tta(tta: Tta, is_allowed: bool) -> None:
+def check_tta(tta: Tta | None, is_allowed: bool) -> None:
     """Refuse views that the rules forbid.
 
     Args:
-        tta: `evaluate.tta`.
+        tta: `evaluate.tta`; None, auto, obeys the rules by itself.
         is_allowed: `competition.rules.tta`.
 
     Raises:
         PodiumError: more than the plain image where that is not allowed.
     """
-    if tta != "none" and not is_allowed:
+    if tta not in (None, "none") and not is_allowed:
         raise PodiumError(
             "evaluate.tta: expected none, since competition.rules.tta is false, "
             f"got {tta}: set evaluate.tta: none"

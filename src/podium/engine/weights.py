@@ -18,6 +18,7 @@ from paddle import nn
 from safetensors import SafetensorError
 
 from podium.data.preprocessing import Preprocessing
+from podium.data.views import Tta, parse_tta
 from podium.engine.runner import CARD_FILE, CARD_FORMAT, load_card
 from podium.errors import PodiumError
 from podium.files import write_bytes, write_json
@@ -74,6 +75,21 @@ def find_folds(models: Path) -> list[int]:
     if not folds:
         raise PodiumError(f"{models} holds no model: run `dvc repro` to make it")
     return folds
+
+
+def settle_tta(tta: Tta | None, models: Path, is_allowed: bool) -> Tta:
+    """The views that `evaluate.tta` means; of auto (None) the mirrors that the first model learned
+    from, or the plain image where `competition.rules.tta` forbids more.
+
+    Raises:
+        PodiumError: there is no model, or its card is damaged.
+    """
+    if tta is not None:
+        return tta
+    if not is_allowed:
+        return "none"
+    path = fold_folder(models, find_folds(models)[0]) / CARD_FILE
+    return parse_tta(load_card(path)["params"]["train"]["flip"], str(path))
 
 
 def load_network(folder: Path) -> tuple[Network, Preprocessing, dict[str, Any]]:

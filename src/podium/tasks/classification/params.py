@@ -8,7 +8,7 @@ from pydantic import Field
 
 from podium.data.params import MetricName
 from podium.data.views import Tta
-from podium.params import Section
+from podium.params import Auto, Section
 
 PrimaryMetric = MetricName
 
@@ -20,8 +20,9 @@ class EvaluateParams(Section):
     # qwk (quadratic weighted kappa) needs competition.ordinal: true.
     primary: PrimaryMetric
     bootstrap_draws: Annotated[int, Field(ge=100, le=100_000)]
-    # Views of each image, in val, test and deploy/, whose outputs are averaged.
-    tta: Tta
+    # Views of each image, in val, test and deploy/, whose outputs are averaged. None: auto, the
+    # mirrors that the model learned from, where the rules allow views.
+    tta: Annotated[Tta | None, Auto]
     # One temperature for all logits, used where it lowers the log loss (95 %).
     calibrate: bool
     # auto: labels decided otherwise, where that raises the primary metric (95 %).
