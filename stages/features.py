@@ -70,7 +70,9 @@ def main() -> None:
     check_image_recipes(plan, recipes, views)
     mirrors = None
     if params.train.flip == AUTO:
-        mirrors = find_mirrors(rows, params.image_size, params.seed)
+        mirrors = find_mirrors(
+            rows, params.image_size, params.seed, params.competition.rules.pretrained
+        )
         print(f"{NAME}: train.flip auto is {mirrors}", flush=True)
     recipe = FeatureRecipe(
         trunk=params.model.name,

@@ -102,8 +102,12 @@ def draw_arrows(folder: Path) -> pd.DataFrame:
 
 def test_arrows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = find_mirrors(draw_arrows(tmp_path), 64, 0)
+    arrows = draw_arrows(tmp_path)
+    found = find_mirrors(arrows, 64, 0)
     assert found.flip == "none"
+    assert list(found.answers) == ["16 px thumbnails", "an ImageNet net"]
+    (alone,) = find_mirrors(arrows, 64, 0, allows_pretrained=False).answers.items()
+    assert alone == ("16 px thumbnails", found.answers["16 px thumbnails"])
     for one in found.answers.values():
         assert one.gains["horizontal"].high < -0.5
         assert one.allow("vertical")
