@@ -247,9 +247,12 @@ def test_podium_run_checks_all_of_params_first(copy: Path) -> None:
 
 
 def test_all_folds_give_out_of_fold_predictions(copy: Path) -> None:
-    """One `dvc repro`: a model per fold, each judged on its own fold, their mean handed in."""
-    said = run(copy, "dvc", "exp", "run", "-S", "split.val_fold=all", "-S", "epochs=1")
-    assert stages_run(said) == ["label_shuffle", *FROM_TRAIN]
+    """One `dvc repro`: a model per fold, each judged on its own fold, their mean handed in; and the
+    mirrors that features finds are what all of them learn from, and what is averaged."""
+    changes = ("split.val_fold=all", "epochs=1", "train.flip=auto", "evaluate.tta=auto")
+    words = [word for change in changes for word in ("-S", change)]
+    said = run(copy, "dvc", "exp", "run", *words)
+    assert stages_run(said) == ["label_shuffle", "features", *FROM_TRAIN]
     val = pd.read_csv(copy / "predictions/val.csv", dtype={"image_id": str}).set_index("image_id")
     splits = pd.read_csv(copy / "data/splits.csv", dtype={"image_id": str}).set_index("image_id")
     assert val["fold"].to_dict() == splits["fold"].to_dict()
@@ -260,6 +263,11 @@ def test_all_folds_give_out_of_fold_predictions(copy: Path) -> None:
     assert metrics(copy, "train")["best_val_score"] == pytest.approx(sum(means) / 5, abs=1e-5)
     cards = [json.loads((copy / f"models/fold{fold}/card.json").read_text()) for fold in range(5)]
     assert len({card["weights"]["sha256"] for card in cards}) == 5
+    noted = json.loads((copy / "features/features.json").read_text())
+    assert noted["mirrors"]["n_images"] == 96
+    assert f"train.flip auto is {noted['flip']}: of 96 images" in said
+    assert {card["params"]["train"]["flip"] for card in cards} == {noted["flip"]}
+    assert json.loads((copy / "deploy/card.json").read_text())["tta"] == noted["flip"]
     size = metrics(copy, "submit")["details"][0]["submission.csv"]["model_mb"]
     assert size == pytest.approx(sum(card["weights"]["bytes"] for card in cards) / 1e6, abs=0.001)
     assert len((copy / "submission.csv").read_text().splitlines()) == 16
