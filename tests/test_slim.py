@@ -281,24 +281,60 @@ def test_the_code_that_ships_is_the_code_that_trained(runs: Runs) -> None:
 # --- the gate: what ships answers as the net in memory
 
 
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+LITE = ((127.0,) * 3, (128.0,) * 3)
+
+
+def write_graph_of(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], pre: Preprocessing, path: Path
+) -> None:
+    """`image` -> `outputs` by `nodes`, behind the preprocessing."""
+    size = pre.image_size_px
+    outputs = onnx.helper.make_tensor_value_info("outputs", 1, ["batch", 3, size, size])
+    graph = onnx.helper.make_graph(nodes, "network", [], [outputs], constants)
+    opset = onnx.helper.make_opsetid("", 17)
+    write_onnx(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), pre, path)
+
+
 @pytest.mark.parametrize("size_px", [16, 63, 128])
-def test_the_graph_begins_with_our_preprocessing(size_px: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mean", "std"), [IMAGENET, LITE])
+def test_the_graph_begins_with_our_preprocessing(
+    size_px: int, mean: Any, std: Any, tmp_path: Path
+) -> None:
     """Bit by bit: a graph of nothing but the preprocessing."""
-    nothing = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [onnx.helper.make_node("Identity", ["image"], ["outputs"])],
-            "network",
-            [],
-            [onnx.helper.make_tensor_value_info("outputs", 1, ["batch", 3, size_px, size_px])],
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    preprocessing = Preprocessing(size_px, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-    write_onnx(nothing, preprocessing, tmp_path / "nothing.onnx")
+    preprocessing = Preprocessing(size_px, mean, std)
+    nothing = [onnx.helper.make_node("Identity", ["image"], ["outputs"])]
+    write_graph_of(nothing, [], preprocessing, tmp_path / "nothing.onnx")
     pixels = make_parity_images(size_px)
     outputs = run_onnx(tmp_path / "nothing.onnx", 1)(pixels)
     assert outputs.tobytes() == preprocessing.apply(pixels).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "zero", "begins_with_pixels"),
+    [(*LITE, 127, True), (*LITE, 126, False), (*IMAGENET, 127, False)],
+)
+def test_an_int8_graph_does_not_make_the_same_pixels_again(
+    mean: Any, std: Any, zero: int, begins_with_pixels: bool, tmp_path: Path
+) -> None:
+    """And where they would be others, it makes those."""
+    preprocessing = Preprocessing(16, mean, std)
+    step = np.float32(1 / 128)
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["image", "step", "zero"], ["levels"]),
+        onnx.helper.make_node("DequantizeLinear", ["levels", "step", "zero"], ["outputs"]),
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(step, "step"),
+        onnx.numpy_helper.from_array(np.uint8(zero), "zero"),
+    ]
+    path = tmp_path / "int8.onnx"
+    write_graph_of(nodes, constants, preprocessing, path)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert (operators == ["Transpose", "DequantizeLinear"]) == begins_with_pixels
+    pixels = make_parity_images(16)
+    levels = (np.rint(preprocessing.apply(pixels) / step) + zero).clip(0, 255)
+    assert np.array_equal(run_onnx(path, 1)(pixels), (levels - zero) * step)
 
 
 @pytest.mark.parametrize("format_", ["paddle", "onnx"])
