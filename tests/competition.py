@@ -7,7 +7,6 @@ tracked by DVC and committed.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from podium.files import PARTIAL
+from podium.files import PARTIAL, hold_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW = Path("data/raw")
@@ -92,17 +91,18 @@ def make_clone(
     return folder
 
 
-@functools.cache
-def make_plain_run(folder: Path) -> tuple[Path, str]:
-    """A clone in `folder` after its first `dvc repro`, committed, and what dvc said.
-
-    Made once a process, for all tests that ask with one folder; without a network, where that can
-    be had. To be changed only as a copy.
-    """
-    clone = make_clone(folder)
-    said = run(clone, *offline_prefix(), sys.executable, "-m", "dvc", "repro")
-    commit(clone)
-    return clone, said
+def make_plain_run(folder: Path) -> tuple[str, Path]:
+    """What dvc said of the first `dvc repro` of a clone, and the clone, in `folder`, committed; without
+    a network, where that can be had. Of several processes that ask, one makes it."""
+    with hold_lock(folder.with_suffix(".lock"), f"{folder} is being made by a dead process", 600):
+        said = folder.with_suffix(".said")
+        if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            clone = make_clone(folder)
+            words = run(clone, *offline_prefix(), sys.executable, "-m", "dvc", "repro")
+            commit(clone)
+            said.write_text(words, encoding="utf-8")
+        return said.read_text(encoding="utf-8"), folder
 
 
 def copy_clone(clone: Path, folder: Path) -> Path:

@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
+
 from podium.runtime import configure_math
+from tests.competition import copy_clone, make_plain_run
 
 configure_math()
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What dvc said of the first `dvc repro` of a clone, and the clone."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which all test processes share
+    return make_plain_run(folder / "plain run")
+
+
+@pytest.fixture(scope="session")
+def first_repro(plain_run: tuple[str, Path]) -> str:
+    """What dvc said."""
+    return plain_run[0]
+
+
+@pytest.fixture(scope="session")
+def plain(plain_run: tuple[str, Path]) -> Path:
+    """The clone, which all test processes share: to be read, or copied."""
+    return plain_run[1]
+
+
+@pytest.fixture
+def copy(plain: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return copy_clone(plain, tmp_path / "clone")

@@ -13,22 +13,12 @@ import pytest
 from podium.data.predictions import load_predictions
 from podium.tasks.answers import Answers, load_answers, write_answers
 from podium.tasks.decoding import ClassWeights
-from tests.competition import copy_clone, edit, error_lines, make_plain_run, metrics, run, run_any
+from tests.competition import edit, error_lines, metrics, run, run_any
 from tests.competition import stages_run as stages_of
 
 pytestmark = pytest.mark.dag
 
 CLASSES = ["0", "1", "2", "3"]
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_plain_run(tmp_path_factory.getbasetemp() / "plain run")[0]
-
-
-@pytest.fixture
-def copy(plain: Path, tmp_path: Path) -> Path:
-    return copy_clone(plain, tmp_path / "clone")
 
 
 def submitted(clone: Path, name: str) -> dict[str, str]:

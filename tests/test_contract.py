@@ -37,7 +37,7 @@ from podium.trust.contract.verdict import (
     pick_val,
     write_contract,
 )
-from tests.competition import copy_clone, edit, error_lines, make_plain_run, run, run_any
+from tests.competition import copy_clone, edit, error_lines, run, run_any
 
 TASK = ClassificationData(("good", "bad"), ordinal=False)
 TEST = pd.DataFrame({"listed_id": ["a", "b", "c"], "problem": [""] * 3})
@@ -399,11 +399,6 @@ def test_the_primary_metric_has_an_interval(metric: Any) -> None:
 
 
 # --- through the DAG
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_plain_run(tmp_path_factory.getbasetemp() / "plain run")[0]
 
 
 @pytest.mark.dag

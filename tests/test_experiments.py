@@ -23,7 +23,6 @@ from tests.competition import (
     edit,
     error_lines,
     half_written,
-    make_plain_run,
     metrics,
     offline_prefix,
     run,
@@ -47,25 +46,11 @@ STAGES = [
 FROM_TRAIN = STAGES[4:]
 
 
-@pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A clone after its first `dvc repro`, and what dvc said."""
-    return make_plain_run(tmp_path_factory.getbasetemp() / "plain run")
-
-
 @pytest.fixture(scope="module")
-def experiment(
-    plain_run: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
+def experiment(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A copy after `dvc exp run -S lr=3e-4`, and what dvc said."""
-    clone = copy_clone(plain_run[0], tmp_path_factory.mktemp("experiment") / "clone")
+    clone = copy_clone(plain, tmp_path_factory.mktemp("experiment") / "clone")
     return clone, run(clone, "dvc", "exp", "run", "-S", "lr=3e-4")
-
-
-@pytest.fixture
-def copy(plain_run: tuple[Path, str], tmp_path: Path) -> Path:
-    """A copy of the plain run, to be changed."""
-    return copy_clone(plain_run[0], tmp_path / "clone")
 
 
 def experiments(clone: Path) -> dict[str, dict[str, Any]]:
@@ -89,21 +74,20 @@ def experiments(clone: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_first_repro_runs_every_stage(plain_run: tuple[Path, str]) -> None:
-    clone, said = plain_run
-    assert stages_run(said) == STAGES
-    assert half_written(clone) == []
-    assert run(clone, "git", "status", "--short") == ""
+def test_first_repro_runs_every_stage(first_repro: str, copy: Path) -> None:
+    assert stages_run(first_repro) == STAGES
+    assert half_written(copy) == []
+    assert run(copy, "git", "status", "--short") == ""
 
 
-def test_whole_run_needs_no_network(plain_run: tuple[Path, str]) -> None:
+def test_whole_run_needs_no_network(first_repro: str) -> None:
     if not offline_prefix():
         pytest.skip("this machine gives no network namespace: unshare --map-root-user --net fails")
-    assert stages_run(plain_run[1]) == STAGES  # it ran in one
+    assert stages_run(first_repro) == STAGES  # it ran in one
 
 
-def test_second_repro_does_nothing(plain_run: tuple[Path, str]) -> None:
-    said = run(plain_run[0], "dvc", "repro")
+def test_second_repro_does_nothing(copy: Path) -> None:
+    said = run(copy, "dvc", "repro")
     assert stages_run(said) == []
     assert "up to date" in said
 
@@ -247,9 +231,11 @@ def test_podium_run_checks_all_of_params_first(copy: Path) -> None:
 
 
 def test_all_folds_give_out_of_fold_predictions(copy: Path) -> None:
-    """One `dvc repro`: a model per fold, each judged on its own fold, their mean handed in; and the
-    mirrors that features finds are what all of them learn from, and what is averaged."""
-    changes = ("split.val_fold=all", "epochs=1", "train.flip=auto", "evaluate.tta=auto")
+    """One `dvc repro`: a model per fold, each judged on its own fold, their mean handed in; and what
+    `auto` finds in the images, of 48 px, is what all of them do: the size, the mirrors of training,
+    the views that are averaged."""
+    changes = ("split.val_fold=all", "epochs=1", "image_size=auto", "train.flip=auto")
+    changes += ("evaluate.tta=auto",)
     words = [word for change in changes for word in ("-S", change)]
     said = run(copy, "dvc", "exp", "run", *words)
     assert stages_run(said) == ["label_shuffle", "features", *FROM_TRAIN]
@@ -267,7 +253,10 @@ def test_all_folds_give_out_of_fold_predictions(copy: Path) -> None:
     assert noted["mirrors"]["n_images"] == 96
     assert f"train.flip auto is {noted['flip']}: of 96 images" in said
     assert {card["params"]["train"]["flip"] for card in cards} == {noted["flip"]}
-    assert json.loads((copy / "deploy/card.json").read_text())["tta"] == noted["flip"]
+    assert {name.split("-")[1] for name in noted["arrays"]} == {"64"}
+    deployed = json.loads((copy / "deploy/card.json").read_text())
+    assert deployed["tta"] == noted["flip"]
+    assert deployed["preprocessing"]["image_size_px"] == 64
     size = metrics(copy, "submit")["details"][0]["submission.csv"]["model_mb"]
     assert size == pytest.approx(sum(card["weights"]["bytes"] for card in cards) / 1e6, abs=0.001)
     assert len((copy / "submission.csv").read_text().splitlines()) == 16

@@ -28,7 +28,6 @@ from tests.competition import (
     edit,
     error_lines,
     half_written,
-    make_plain_run,
     run,
     run_any,
     running,
@@ -42,18 +41,6 @@ CHANGES = {
     "eda": {"name: demo": "name: another"},
     "compress": {"max_drop: 0.02 ": "max_drop: 0.03 "},
 }
-
-
-@pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone after its first `dvc repro`."""
-    return make_plain_run(tmp_path_factory.getbasetemp() / "plain run")[0]
-
-
-@pytest.fixture
-def copy(plain_run: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
-    return copy_clone(plain_run, tmp_path / "clone")
 
 
 def wait_for_stage(dvc: subprocess.Popen[str], name: str) -> psutil.Process:
@@ -238,9 +225,9 @@ def fill(folder: Path, leave_bytes: int) -> None:
 
 
 @pytest.mark.dag
-def test_full_disk(plain_run: Path, tmp_path: Path) -> None:
+def test_full_disk(plain: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 500) as disk:
-        clone = copy_clone(plain_run, disk / "clone")
+        clone = copy_clone(plain, disk / "clone")
         (disk / "tmp").mkdir()
         shutil.rmtree(clone / ".podium/store")
         fill(disk, leave_bytes=8192)
@@ -260,9 +247,9 @@ def test_full_disk(plain_run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.dag
-def test_read_only_disk(plain_run: Path, tmp_path: Path) -> None:
+def test_read_only_disk(plain: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 500) as disk:
-        clone = copy_clone(plain_run, disk / "clone")
+        clone = copy_clone(plain, disk / "clone")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for name in ("split", "train"):
             code, said = run_any(clone, "python", "-m", f"stages.{name}")

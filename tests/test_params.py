@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from podium.data.image_size import choose_image_size
 from podium.data.params import SplitParams
 from podium.engine.fit import choose_epochs
 from podium.engine.params import TrainParams
 from podium.engine.phases import count_views, make_plan
 from podium.errors import PodiumError, ProblemsError
-from podium.params import Epochs, LearningRate, Params, Seed, load_params
+from podium.params import ChosenImageSize, Epochs, LearningRate, Params, Seed, load_params
 
 
 class Read(Params):
@@ -126,6 +128,43 @@ def test_auto_epochs_show_a_net_as_many_pictures_whatever_the_list() -> None:
     assert choose_epochs(None, "trunk", {0: ["a"] * 1_000_000}) == 2
     assert choose_epochs(None, "all", lists) == 30
     assert choose_epochs(7, "trunk", lists) == 7
+
+
+class _WithImageSize(Params):
+    image_size: ChosenImageSize
+
+
+@pytest.mark.parametrize(("text", "size_px"), [("auto", None), ("96", 96)])
+def test_the_image_size_may_be_left_to_podium(
+    tmp_path: Path, text: str, size_px: int | None
+) -> None:
+    (tmp_path / "params.yaml").write_text(f"image_size: {text}\n")
+    assert load_params(_WithImageSize, tmp_path / "params.yaml").image_size == size_px
+
+
+@pytest.mark.parametrize("text", ["", "33", "2000", "Auto", "[64]"])
+def test_an_image_size_that_no_net_has(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"image_size: {text}\n")
+    with pytest.raises(PodiumError, match=r"params\.yaml: image_size: expected"):
+        load_params(_WithImageSize, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size_px"),
+    [
+        ([(100, 100)], 96),
+        ([(20, 20)], 64),
+        ([(4000, 3000)], 128),
+        ([(96, 400)], 96),
+        ([(100, 100), (100, 100), (640, 640)], 96),  # the odd large one changes nothing
+    ],
+)
+def test_auto_image_size_enlarges_nothing_but_thumbnails(
+    sizes: list[tuple[int, int]], size_px: int
+) -> None:
+    rows = pd.DataFrame(sizes, columns=["width", "height"])
+    assert choose_image_size(None, rows) == size_px
+    assert choose_image_size(160, rows) == 160
 
 
 @pytest.mark.parametrize(

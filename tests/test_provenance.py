@@ -29,7 +29,6 @@ from podium.errors import PodiumError
 from podium.git_facts import find_changes, read_revision
 from podium.runtime import data_workers
 from podium.stage import run_stage
-from tests.competition import make_plain_run
 from tests.kills import set_params
 from tests.trainings import recipe, toy_job
 
@@ -85,16 +84,15 @@ def test_what_dvc_yaml_declares(tree: Path) -> None:
 
 
 @pytest.mark.dag
-def test_every_card_of_a_run_has_its_hashes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    clone, _ = make_plain_run(tmp_path_factory.getbasetemp() / "plain run")
-    model = json.loads((clone / "models/fold0/card.json").read_text())
-    shipped = json.loads((clone / "deploy/card.json").read_text())
-    assert model["hashes"] == make_card_hashes("train", clone)
+def test_every_card_of_a_run_has_its_hashes(plain: Path) -> None:
+    model = json.loads((plain / "models/fold0/card.json").read_text())
+    shipped = json.loads((plain / "deploy/card.json").read_text())
+    assert model["hashes"] == make_card_hashes("train", plain)
     assert shipped["hashes"] == {
         "train": model["hashes"],
-        "compress": make_card_hashes("compress", clone),
+        "compress": make_card_hashes("compress", plain),
     }
-    measured = json.loads((clone / "metrics/measured/train.json").read_text())
+    measured = json.loads((plain / "metrics/measured/train.json").read_text())
     assert len(measured["revision"]) == 40
     assert measured["dirty"] is False  # it writes its own outputs, and that does not count
 

@@ -21,7 +21,6 @@ from tests.competition import (
     copy_clone,
     edit,
     error_lines,
-    make_plain_run,
     metrics,
     run,
     run_any,
@@ -105,11 +104,6 @@ TWO_ROUNDS = {
     "  pseudo_threshold: 0 ": "  pseudo_threshold: 0.5 ",
     "  checkpoint_every: 0": "  checkpoint_every: 2",
 }
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_plain_run(tmp_path_factory.getbasetemp() / "plain run")[0]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests import kills
-from tests.competition import copy_clone, error_lines, make_plain_run, run, run_any, running
+from tests.competition import copy_clone, error_lines, run, run_any, running
 from tests.kills import (
     DVC,
     GROUP,
@@ -35,9 +35,8 @@ from tests.kills import (
 
 
 @pytest.fixture(scope="session")
-def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
+def references(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
     """The undisturbed training of a scenario, made when first asked for."""
-    plain = make_plain_run(tmp_path_factory.getbasetemp() / "plain run")[0]
     made: dict[str, Reference] = {}
 
     def get(name: str) -> Reference:

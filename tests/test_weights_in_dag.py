@@ -16,7 +16,6 @@ from tests.competition import (
     commit,
     copy_clone,
     error_lines,
-    make_plain_run,
     run,
     run_any,
     stages_run,
@@ -30,9 +29,8 @@ START = ("-S", "model.pretrained=false", "-S", f"model.weights={OLD}")
 
 
 @pytest.fixture
-def clone(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+def clone(plain: Path, tmp_path: Path) -> Path:
     """A copy of a plain run, to be changed."""
-    plain, _ = make_plain_run(tmp_path_factory.getbasetemp() / "plain run")
     return copy_clone(plain, tmp_path / "clone")
 
 
