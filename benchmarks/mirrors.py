@@ -20,6 +20,7 @@ from clones import ROOT, fresh_clone, run, write_table
 sys.path.insert(0, str(ROOT / "src"))
 
 from podium.data.image_cache import readable_rows
+from podium.data.image_size import choose_image_size
 from podium.data.manifest import load_manifest
 from podium.runtime import configure_math
 
@@ -34,7 +35,6 @@ HEADER = (
     "| competition | images | seen by | as they are | left and right swapped | upside down | flip |\n"
     "|---|---|---|---|---|---|---|"
 )
-SIZE_PX = 128
 
 
 def probe(name: str, source: str) -> Iterator[str]:
@@ -47,7 +47,7 @@ def probe(name: str, source: str) -> Iterator[str]:
         run(clone, "dvc", "repro", "--quiet", "eda")
         with contextlib.chdir(clone):
             rows = readable_rows(load_manifest(Path("data/manifest.csv")), "train")
-            found = find_mirrors(rows, SIZE_PX, 0)
+            found = find_mirrors(rows, choose_image_size(None, rows), 0)
     for seen, one in found.answers.items():
         points = " | ".join(
             f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"

@@ -7,6 +7,7 @@ nothing is frozen; the hash of those weights and the mirrors that the training u
 from pathlib import Path
 
 from podium.data.image_cache import readable_rows
+from podium.data.image_size import choose_image_size
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.recipes import ImageRecipes
@@ -17,7 +18,7 @@ from podium.engine.params import TrainParams
 from podium.engine.phases import check_image_recipes, count_views, make_plan
 from podium.models.initial_weights import load_initial_weights
 from podium.models.params import ModelParams
-from podium.params import ImageSize, Params, Seed, load_params
+from podium.params import ChosenImageSize, Params, Seed, load_params
 from podium.stage import run_stage
 
 NAME = "features"
@@ -27,7 +28,7 @@ class FeaturesStageParams(Params):
     """What this stage reads of params.yaml."""
 
     seed: Seed
-    image_size: ImageSize
+    image_size: ChosenImageSize
     competition: CompetitionParams
     model: ModelParams
     train: TrainParams
@@ -48,13 +49,6 @@ def main() -> None:
         params.model.weights,
         params.model.allow_download,
     )
-    plan = make_plan(
-        params.model.freeze,
-        start is not None,
-        params.train.unfreeze,
-        params.train.size_schedule,
-        params.image_size,
-    )
     # One by one: mixup and cutmix are no business of this stage.
     recipes = ImageRecipes(
         autoaugment=params.train.recipes.autoaugment,
@@ -66,13 +60,19 @@ def main() -> None:
     )
     manifest = load_manifest(Path("data/manifest.csv"))
     rows = readable_rows(manifest, "train")
+    size_px = choose_image_size(params.image_size, rows)
+    plan = make_plan(
+        params.model.freeze,
+        start is not None,
+        params.train.unfreeze,
+        params.train.size_schedule,
+        size_px,
+    )
     views = count_views(plan, params.train.views, len(rows))
     check_image_recipes(plan, recipes, views)
     mirrors = None
     if params.train.flip == AUTO:
-        mirrors = find_mirrors(
-            rows, params.image_size, params.seed, params.competition.rules.pretrained
-        )
+        mirrors = find_mirrors(rows, size_px, params.seed, params.competition.rules.pretrained)
         print(f"{NAME}: train.flip auto is {mirrors}", flush=True)
     recipe = FeatureRecipe(
         trunk=params.model.name,
@@ -86,7 +86,7 @@ def main() -> None:
         start=start,
     )
     figures = mirrors.to_json() if mirrors else None
-    done = write_features(Path("features"), manifest, plan, recipe, params.image_size, figures)
+    done = write_features(Path("features"), manifest, plan, recipe, size_px, figures)
     print(f"{NAME}: {done}")
 
 

@@ -9,6 +9,8 @@ Run by dvc as rank 0, and by rank 0 for each further process; a killed run is go
 import sys
 from pathlib import Path
 
+from podium.data.image_cache import readable_rows
+from podium.data.image_size import choose_image_size
 from podium.data.label_shuffle import load_train_lists
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
@@ -29,8 +31,8 @@ from podium.files import replace_folder, write_bytes, write_csv, write_json
 from podium.models.params import ModelParams
 from podium.params import (
     BatchSize,
+    ChosenImageSize,
     Epochs,
-    ImageSize,
     LearningRate,
     Params,
     Seed,
@@ -64,7 +66,7 @@ class TrainStageParams(Params):
     lr: LearningRate
     epochs: Epochs
     batch_size: BatchSize
-    image_size: ImageSize
+    image_size: ChosenImageSize
     competition: CompetitionParams
     model: ModelParams
     train: TrainParams
@@ -98,7 +100,8 @@ def main() -> None:
     epochs = choose_epochs(params.epochs, params.model.freeze, inputs.train_lists)
     train = settle_flip(inputs.features, params.train)
     recipe = Recipe(train, params.runtime, params.lr, epochs, params.batch_size, params.seed)
-    job = FitJob(inputs, params.model, recipe, params.image_size, data_task, net_task)
+    size_px = choose_image_size(params.image_size, readable_rows(inputs.manifest, "train"))
+    job = FitJob(inputs, params.model, recipe, size_px, data_task, net_task)
     key = make_training_key(params, CODE, DATA)
     # A linear head is trained before a second process has started.
     processes = 1 if params.model.freeze == "all" else params.train.processes
@@ -113,7 +116,7 @@ def main() -> None:
         curves = {fold: one.trained.curve for fold, one in fitted.items()}
         metrics = {**make_train_metrics(fitted), **pseudo_labels}
         write_csv(Path("reports/train/curve.csv"), make_curve(curves))
-        sheet = draw_inputs(inputs, params.model, recipe, params.image_size)
+        sheet = draw_inputs(inputs, params.model, recipe, size_px)
         write_bytes(Path("reports/train/inputs.png"), sheet)
         write_json(Path("metrics/train.json"), metrics)
         run.note_written()

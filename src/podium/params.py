@@ -61,6 +61,7 @@ BatchSize = Annotated[int, Field(ge=1, le=4096, description="images per optimise
 ImageSize = Annotated[
     int, Field(ge=16, le=1024, multiple_of=2, description="side of the square net input, px")
 ]
+ChosenImageSize = Annotated[ImageSize | None, Auto]
 
 
 class Section(BaseModel):

@@ -16,7 +16,7 @@ from podium.data.params import (
 from podium.data.rules import check_pseudo_labels, check_start, check_tta, describe_metric
 from podium.engine.params import RuntimeParams, TrainParams
 from podium.models.params import ModelParams
-from podium.params import BatchSize, Epochs, ImageSize, LearningRate, Params, Seed
+from podium.params import BatchSize, ChosenImageSize, Epochs, LearningRate, Params, Seed
 from podium.slim.params import CompressParams
 from podium.tasks.classification.params import EvaluateParams
 
@@ -28,7 +28,7 @@ class AllParams(Params):
     lr: LearningRate
     epochs: Epochs
     batch_size: BatchSize
-    image_size: ImageSize
+    image_size: ChosenImageSize
     competition: CompetitionParams
     data: DataParams
     eda: EdaParams
