@@ -154,7 +154,7 @@ def test_an_image_size_that_no_net_has(tmp_path: Path, text: str) -> None:
     [
         ([(100, 100)], 96),
         ([(20, 20)], 64),
-        ([(4000, 3000)], 128),
+        ([(4000, 3000)], 160),
         ([(96, 400)], 96),
         ([(100, 100), (100, 100), (640, 640)], 96),  # the odd large one changes nothing
     ],

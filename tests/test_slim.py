@@ -31,7 +31,7 @@ from podium.engine.runner import Runner, run_onnx
 from podium.engine.weights import load_network, read_state, write_model
 from podium.errors import PodiumError
 from podium.models.networks import Network, build_network, make_preprocessing
-from podium.slim import compression, onnx_export
+from podium.slim import compression, onnx_export, onnx_quantization
 from podium.slim.arithmetic import count_parameters
 from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
 from podium.slim.candidates import Plan, make_files
@@ -496,6 +496,27 @@ def test_onnx_files_are_the_same_bytes_each_time(
     whole = one(inputs)
     assert np.array_equal(whole, two(inputs))
     assert np.array_equal(whole[:1], one(inputs[:1]))
+
+
+def test_what_onnxruntime_makes_again_is_not_in_the_file(
+    trained: tuple[Network, Preprocessing, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    network, preprocessing, _ = trained
+    model = export(network, SIZE, tmp_path)
+    images = make_images(16)[0]
+    answers, sizes = [], []
+    for name in ("light", "heavy"):
+        if name == "heavy":
+            monkeypatch.setattr(onnx_quantization, "lighten", lambda model: model)
+        (tmp_path / name).mkdir()
+        make_files(Plan("trained", "int8", "onnx"), model, images, preprocessing, tmp_path / name)
+        path = tmp_path / name / "model.onnx"
+        answers.append(run_onnx(path, 1)(images))
+        sizes.append(path.stat().st_size)
+    assert np.array_equal(*answers)
+    assert sizes[0] < 0.95 * sizes[1]
 
 
 def test_quantising_twice_gives_the_same_bytes(
