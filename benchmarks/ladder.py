@@ -93,7 +93,7 @@ WITH: dict[str, dict[str, Any]] = {
     "step": {"train.schedule": "step"},
     "clipping": {"train.clip_norm": 1.0},
     "layer decay": {"train.layer_decay": 0.9},
-    "160 px": {"image_size": 160},
+    "128 px": {"image_size": 128},
     "Lite1": {"model.name": "efficientnet_lite1"},
     "Lite2": {"model.name": "efficientnet_lite2"},
     "all layers": {"model.freeze": "none"},

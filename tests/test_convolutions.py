@@ -7,8 +7,13 @@ import paddle
 import pytest
 from paddle import nn
 
-from podium.models import convolutions
-from podium.models.convolutions import DepthwiseConv2D, TinyMapConv2D, make_convolutions_fast
+from podium.models import convolutions, efficientnet_lite
+from podium.models.convolutions import (
+    ChannelMajor,
+    DepthwiseConv2D,
+    TinyMapConv2D,
+    make_convolutions_fast,
+)
 from podium.models.networks import build_network
 
 
@@ -114,3 +119,59 @@ def test_the_matrix_of_a_kernel_is_built_once_per_shape():
         conv(paddle.zeros([1, 4, 8, 8]))
 
     assert convolutions._load_spread.cache_info().misses == 1
+
+
+def _step(trunk: nn.Layer, x: paddle.Tensor) -> dict[str, np.ndarray]:
+    """Outputs, gradients of all weights, and the running statistics of one training pass."""
+    trunk.train()
+    outputs = trunk(x)
+    weighing = paddle.arange(outputs.size, dtype="float32").reshape(outputs.shape).cos()
+    (outputs * weighing).sum().backward()
+    found = {"outputs": outputs.numpy()}
+    for name, parameter in trunk.named_parameters():  # Paddle counts running statistics among them
+        learns = not parameter.stop_gradient
+        found[name] = parameter.grad.numpy() if learns else parameter.numpy()
+    trunk.clear_gradients()
+    return found
+
+
+def test_maps_that_lie_by_channel_teach_the_same(monkeypatch):
+    """From where they are small, a Lite net's blocks work on (C, N, H, W)."""
+    paddle.seed(0)
+    trunk = build_network("efficientnet_lite0", True, 3, 0.0).trunk
+    before = {name: tensor.numpy() for name, tensor in trunk.state_dict().items()}
+    x = paddle.randn([4, 3, 64, 64])
+    shapes = []
+    normalise = ChannelMajor.normalise
+    monkeypatch.setattr(
+        ChannelMajor,
+        "normalise",
+        staticmethod(lambda norm, maps: shapes.append(tuple(maps.shape)) or normalise(norm, maps)),
+    )
+    by_channel = _step(trunk, x)
+    assert shapes[0] == (144, 4, 16, 16)
+    assert shapes[-1] == (1280, 4, 2, 2)
+    trunk.set_state_dict(before)
+    monkeypatch.setattr(efficientnet_lite, "lie_better_by_channel", lambda *_: False)
+    by_image = _step(trunk, x)
+
+    for name, expected in by_image.items():
+        scale = max(np.abs(expected).max(), 0.1)  # some gradients are sums that ought to be 0
+        np.testing.assert_allclose(by_channel[name], expected, atol=2e-3 * scale, err_msg=name)
+
+
+def test_who_looks_at_a_layer_sees_maps_as_usual():
+    """Hooks count work, and put int8's errors in."""
+    trunk = build_network("efficientnet_lite0", True, 3, 0.0).trunk
+    trunk.eval()
+    seen = []
+    conv = trunk.blocks[9].project_conv
+    hook = conv.register_forward_post_hook(lambda _, inputs, outputs: seen.append(outputs.shape))
+    x = paddle.randn([2, 3, 64, 64])
+    with paddle.no_grad():
+        watched = trunk(x)
+        hook.remove()
+        unwatched = trunk(x)
+
+    assert seen == [[2, 112, 4, 4]]
+    np.testing.assert_allclose(watched.numpy(), unwatched.numpy(), atol=1e-4)

@@ -9,10 +9,15 @@ time. Batched matrix products are what the math library does best, so both becom
 - dense, on tiny maps: one product for the whole batch (im2col: Chellapilla et al., 2006).
 
 The same sums in another order. docs/training.md has the figures.
+
+Between such products lies nothing but a change of order: images of channels there, channels of images
+here. `ChannelMajor` has a whole block's layers on maps that lie channel by channel, (C, N, H, W), where
+pointwise convolutions are one product each, too, and batch norm reads long rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -49,16 +54,19 @@ class DepthwiseConv2D(nn.Conv2D):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """float32 (N, C, H, W) -> (N, C, H', W')."""
-        batch, channels, height, width = x.shape
-        if not _runs_on_cpu(x) or height * width > _MOST_POSITIONS:
+        if not _runs_on_cpu(x) or not _is_small(x):
             return super().forward(x)
+        return self.multiply(x.transpose([1, 0, 2, 3])).transpose([1, 0, 2, 3])
+
+    def multiply(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The same of small maps in another order: (C, N, H, W) -> (C, N, H', W')."""
+        channels, batch, height, width = x.shape
         spread = _load_spread(height, width, self._kernel, self._step, self._pad)
         kernels = self.weight.reshape([channels, -1])
         matrices = paddle.matmul(kernels, spread).reshape([channels, height * width, -1])
-        maps = x.reshape([batch, channels, -1]).transpose([1, 0, 2])
-        result = paddle.matmul(maps, matrices).transpose([1, 0, 2])
+        result = paddle.matmul(x.reshape([channels, batch, -1]), matrices)
         outputs = [_span(side, self._kernel, self._step, self._pad)[0] for side in (height, width)]
-        return result.reshape([batch, channels, *outputs])
+        return result.reshape([channels, batch, *outputs])
 
 
 class TinyMapConv2D(nn.Conv2D):
@@ -75,6 +83,58 @@ class TinyMapConv2D(nn.Conv2D):
         columns = columns.reshape([columns.shape[0], -1])
         result = paddle.matmul(self.weight.reshape([outputs, -1]), columns)
         return result.reshape([outputs, batch, height, width]).transpose([1, 0, 2, 3])
+
+
+class ImageMajor:
+    """What a block's layers do with maps that lie as everywhere, (N, C, H, W): what they are."""
+
+    @staticmethod
+    def pointwise(conv: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+        """A dense convolution of 1 x 1, without bias."""
+        return conv(x)
+
+    @staticmethod
+    def depthwise(conv: DepthwiseConv2D, x: paddle.Tensor) -> paddle.Tensor:
+        """A kernel per channel."""
+        return conv(x)
+
+    @staticmethod
+    def normalise(norm: nn.BatchNorm2D, x: paddle.Tensor) -> paddle.Tensor:
+        """Per channel."""
+        return norm(x)
+
+
+class ChannelMajor(ImageMajor):
+    """The same with maps (C, N, H, W), where `lie_better_by_channel` says so."""
+
+    @staticmethod
+    def pointwise(conv: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+        """One product for the whole batch."""
+        weight = conv.weight.flatten(1)
+        return paddle.matmul(weight, x.flatten(1)).reshape([weight.shape[0], *x.shape[1:]])
+
+    @staticmethod
+    def depthwise(conv: DepthwiseConv2D, x: paddle.Tensor) -> paddle.Tensor:
+        """One product per channel."""
+        return conv.multiply(x)
+
+    @staticmethod
+    def normalise(norm: nn.BatchNorm2D, x: paddle.Tensor) -> paddle.Tensor:
+        """As one image, whose rows are those of all."""
+        channels, batch, height, width = x.shape
+        return norm(x.reshape([1, channels, batch * height, width])).reshape(x.shape)
+
+
+def lie_better_by_channel(x: paddle.Tensor, layers: Iterable[nn.Layer]) -> bool:
+    """Whether `layers`, of convolutions and the like, are faster on (N, C, H, W) as `ChannelMajor`.
+
+    Not while a hook looks at one of them: it would not be called, or see maps it does not expect.
+    """
+    return (
+        _runs_on_cpu(x)
+        and _is_small(x)
+        and not any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
+    )
 
 
 def make_convolutions_fast(network: nn.Layer) -> None:
@@ -107,6 +167,11 @@ def _is_plain(conv: nn.Conv2D) -> bool:
         and isinstance(conv._padding, int)
         and conv._padding_mode == "zeros"
     )
+
+
+def _is_small(x: paddle.Tensor) -> bool:
+    """(..., H, W)."""
+    return bool(x.shape[-2] * x.shape[-1] <= _MOST_POSITIONS)
 
 
 def _runs_on_cpu(x: paddle.Tensor) -> bool:

@@ -17,7 +17,12 @@ from typing import NamedTuple
 import paddle
 from paddle import nn
 
-from podium.models.convolutions import DepthwiseConv2D
+from podium.models.convolutions import (
+    ChannelMajor,
+    DepthwiseConv2D,
+    ImageMajor,
+    lie_better_by_channel,
+)
 
 FEATURE_DIM = 1280
 _STEM_CHANNELS = 32
@@ -98,10 +103,12 @@ class _InvertedResidual(nn.Layer):
         self.bn2 = _batch_norm(outputs)
         self.act = nn.ReLU6()
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        y = self.act(self.bn0(self.expand_conv(x))) if self.expands else x
-        y = self.act(self.bn1(self.depthwise_conv(y)))
-        y = self.bn2(self.project_conv(y))
+    def forward(self, x: paddle.Tensor, maps: type[ImageMajor] = ImageMajor) -> paddle.Tensor:
+        y = x
+        if self.expands:
+            y = self.act(maps.normalise(self.bn0, maps.pointwise(self.expand_conv, x)))
+        y = self.act(maps.normalise(self.bn1, maps.depthwise(self.depthwise_conv, y)))
+        y = maps.normalise(self.bn2, maps.pointwise(self.project_conv, y))
         return x + y if self.skips else y
 
 
@@ -141,15 +148,20 @@ class EfficientNetLite(nn.Layer):
 
     def run(self, x: paddle.Tensor, first: int, last: int) -> paddle.Tensor:
         """Layers `first` to `last` - 1 on what layer `first` - 1 gave."""
+        maps: type[ImageMajor] = ImageMajor
         for layer in range(first, last):
+            if layer > 0 and maps is ImageMajor and lie_better_by_channel(x, self.sublayers()):
+                maps, x = ChannelMajor, x.transpose([1, 0, 2, 3])
             if layer == 0:
                 x = self.act(self.bn0(self.conv_stem(x)))
             elif layer <= len(self.blocks):
-                x = self.blocks[layer - 1](x)
+                x = self.blocks[layer - 1](x, maps)
             else:
-                x = self.act(self.bn1(self.conv_head(x)))
-                x = paddle.flatten(self.pool(x), 1)
-        return x
+                x = self.act(maps.normalise(self.bn1, maps.pointwise(self.conv_head, x)))
+                if maps is ChannelMajor:
+                    return x.mean([2, 3]).transpose([1, 0])
+                return paddle.flatten(self.pool(x), 1)
+        return x.transpose([1, 0, 2, 3]) if maps is ChannelMajor else x
 
     def layer_of(self, parameter: str) -> int:
         """The layer that a parameter of this trunk belongs to, by its name."""
