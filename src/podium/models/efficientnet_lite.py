@@ -103,7 +103,7 @@ class _InvertedResidual(nn.Layer):
         self.bn2 = _batch_norm(outputs)
         self.act = nn.ReLU6()
 
-    def forward(self, x: paddle.Tensor, maps: type[ImageMajor] = ImageMajor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, maps: type[ImageMajor]) -> paddle.Tensor:
         y = x
         if self.expands:
             y = self.act(maps.normalise(self.bn0, maps.pointwise(self.expand_conv, x)))
