@@ -45,7 +45,7 @@ def measure(n_kills: int, seed: int) -> tuple[Report, list[float]]:
     total, seconds = Report(), []
     with tempfile.TemporaryDirectory(prefix="podium-kills-") as name:
         folder = Path(name)
-        plain, _ = make_plain_run(folder / "plain run")
+        _, plain = make_plain_run(folder / "plain run")
         for number, (scenario, params) in enumerate(SCENARIOS.items()):
             share = n_kills * (number + 1) // len(SCENARIOS) - n_kills * number // len(SCENARIOS)
             room = folder / scenario
