@@ -24,7 +24,9 @@ from podium.intake.archive import extract_archive
 from podium.intake.demo.photo import render_jpeg
 from podium.intake.demo.plan import make_plan, near_duplicate_pairs
 from podium.intake.demo.spec import DemoSpec
+from podium.probes import inflation
 from podium.probes.auc import measure_auc
+from podium.probes.cross_validation import make_folds
 from podium.probes.findings import Effect, Finding, Scale, make_scale, order_findings
 from podium.probes.inflation import measure_inflation
 from podium.probes.near_duplicates import (
@@ -254,6 +256,27 @@ def test_random_folds_flatter_where_groups_are_copies() -> None:
     )
     assert two is not None
     assert two.difference.low < 0.02
+
+
+def test_of_many_images_whole_groups_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real set of 13,000 characters was the first that was larger, and had doubles."""
+    monkeypatch.setattr(inflation, "MAX_IMAGES", 100)
+    draw = np.random.default_rng(0)
+    seen = np.repeat(draw.normal(size=(80, 40)), 4, axis=0).astype(np.float32)
+    codes = np.repeat(np.arange(80) % 2, 4)
+    names = [f"{k // 4:03}" for k in range(320)]
+    found = measure_inflation(seen, codes, names, draws=100, seed=0)
+    assert found is not None
+    assert found.n_images == 100
+    assert found.difference.low > 0.05
+
+
+def test_folds_keep_groups_whatever_their_numbers() -> None:
+    codes, groups = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
+    folds = make_folds(codes, groups, 0)
+    assert np.array_equal(make_folds(codes, groups * 1000 + 7, 0), folds)
+    assert folds[0] == folds[1]
+    assert folds[2] == folds[3]
 
 
 def test_traits_of_a_jpeg() -> None:

@@ -42,14 +42,19 @@ def thin(codes: Codes, seed: int, most: int | None = None) -> Codes:
 
 
 def make_folds(codes: Codes, groups: Codes, seed: int) -> Codes:
-    """A fold for each row: whole groups, in an order drawn per class, dealt in turn."""
+    """A fold for each row: whole groups, in an order drawn per class, dealt in turn.
+
+    Args:
+        codes: class numbers.
+        groups: any numbers, as where some of the rows were left out.
+    """
     draw = np.random.default_rng(derive_seed(seed, "eda", "folds"))
-    firsts = np.unique(groups, return_index=True)[1]
+    _, firsts, numbers = np.unique(groups, return_index=True, return_inverse=True)
     order = draw.permutation(len(firsts))
     order = order[np.argsort(codes[firsts[order]], kind="stable")]
     fold_of_group = np.empty(len(firsts), dtype=np.intp)
     fold_of_group[order] = np.arange(len(firsts)) % FOLDS
-    return fold_of_group[groups]
+    return fold_of_group[numbers]
 
 
 def can_be_folded(codes: Codes, groups: Codes) -> bool:
