@@ -125,7 +125,7 @@ def test_auto_epochs_show_a_net_as_many_pictures_whatever_the_list() -> None:
     lists = {0: ["a"] * 1000, 1: ["a"] * 2000}
     assert choose_epochs(None, "trunk", lists) == 8
     assert choose_epochs(None, "none", {0: ["a"]}) == 30
-    assert choose_epochs(None, "trunk", {0: ["a"] * 1_000_000}) == 2
+    assert choose_epochs(None, "trunk", {0: ["a"] * 1_000_000}) == 3
     assert choose_epochs(None, "all", lists) == 30
     assert choose_epochs(7, "trunk", lists) == 7
 

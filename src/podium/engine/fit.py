@@ -46,7 +46,7 @@ from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import DataTask
 
 # `epochs: auto`; docs/accuracy.md has what fewer and more bought.
-_LEAST_EPOCHS, _MOST_EPOCHS = 2, 30
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
 _ENOUGH_PICTURES = 16_000
 
 
@@ -116,7 +116,7 @@ def choose_epochs(epochs: int | None, freeze: str, train_lists: Mapping[int, Seq
     """What `epochs: auto` (None) means; the same for all folds, whose curves are averaged.
 
     A head on features that are there costs nothing: 30. Else as many passes as show a model
-    16,000 pictures, 2 to 30.
+    16,000 pictures, 3 to 30.
     """
     if epochs is not None:
         return epochs
