@@ -240,17 +240,21 @@ def test_groups_are_capped_and_strongest_first() -> None:
     assert make_groups([(5, 2), (2, 9), (0, 1)], 20) == [[0, 1], [2, 5, 9]]
 
 
+def make_copies() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Noise of 80 things, two classes, four times each: embeddings, class numbers, group names."""
+    seen = np.repeat(np.random.default_rng(0).normal(size=(80, 40)), 4, axis=0).astype(np.float32)
+    return seen, np.repeat(np.arange(80) % 2, 4), [f"{k // 4:03}" for k in range(320)]
+
+
 def test_random_folds_flatter_where_groups_are_copies() -> None:
-    draw = np.random.default_rng(0)
-    seen = np.repeat(draw.normal(size=(80, 40)), 4, axis=0).astype(np.float32)
-    codes = np.repeat(np.arange(80) % 2, 4)
-    names = [f"{k // 4:03}" for k in range(320)]
+    seen, codes, names = make_copies()
     found = measure_inflation(seen, codes, names, draws=200, seed=0)
     assert found is not None
     assert found.random > 0.7
     assert found.difference.low > 0.15
     alone = [f"{k:03}" for k in range(320)]
     assert measure_inflation(seen, codes, alone, draws=200, seed=0) is None
+    draw = np.random.default_rng(1)
     two = measure_inflation(
         draw.normal(size=(320, 40)).astype(np.float32), codes, ["000", *alone[:-1]], 200, 0
     )
@@ -261,10 +265,7 @@ def test_random_folds_flatter_where_groups_are_copies() -> None:
 def test_of_many_images_whole_groups_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A real set of 13,000 characters was the first that was larger, and had doubles."""
     monkeypatch.setattr(inflation, "MAX_IMAGES", 100)
-    draw = np.random.default_rng(0)
-    seen = np.repeat(draw.normal(size=(80, 40)), 4, axis=0).astype(np.float32)
-    codes = np.repeat(np.arange(80) % 2, 4)
-    names = [f"{k // 4:03}" for k in range(320)]
+    seen, codes, names = make_copies()
     found = measure_inflation(seen, codes, names, draws=100, seed=0)
     assert found is not None
     assert found.n_images == 100
