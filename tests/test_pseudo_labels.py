@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from podium.data.rules import check_pseudo_labels
 from podium.engine.fit import TrainingInputs
-from podium.engine.pseudo_labels import PseudoLabels, add_rows, choose_confident
+from podium.engine.pseudo_labels import PseudoLabels, add_rows, choose_confident, find_val_copies
 from podium.errors import PodiumError
 from tests.competition import (
     copy_clone,
@@ -54,13 +54,32 @@ def test_taken_images_are_learned_from_and_never_judged_by() -> None:
     )
     splits = pd.DataFrame({"image_id": ["t1", "t2"], "fold": [0, 1]})
     inputs = TrainingInputs(manifest, splits, {0: ["t2", "t2"], 1: ["t1"]}, Path("features"))
-    more = add_rows(inputs, PseudoLabels(["x2"], ["b"], 2, 1.0), CLASSES)
+    more = add_rows(inputs, PseudoLabels(["x2"], ["b"], 2, 1.0), {0: [], 1: []}, CLASSES)
     assert more.train_lists == {0: ["t2", "t2", "x2"], 1: ["t1", "x2"]}
     assert more.splits is splits  # what is judged by stays
     assert more.manifest["source"].tolist() == ["train", "train", "test", "train"]
     assert more.manifest["label"].tolist() == ["a", "b", "", "b"]
     assert more.manifest["soft_label"].tolist() == ["", "", "", ""]
     assert manifest["source"].tolist() == ["train", "train", "test", "test"]
+
+
+def test_a_copy_of_a_val_image_is_not_learned_from_where_that_image_judges() -> None:
+    manifest = pd.DataFrame(
+        {
+            "image_id": ["t1", "t2", "x1", "x2", "x3"],
+            "pixel_hash": ["one", "two", "two", "one", "other"],
+            "label": ["a", "b", "", "", ""],
+            "soft_label": ["", "", "", "", ""],
+            "source": ["train", "train", "test", "test", "test"],
+        }
+    )
+    splits = pd.DataFrame({"image_id": ["t1", "t2"], "fold": [0, 1]})
+    inputs = TrainingInputs(manifest, splits, {0: ["t2"], 1: ["t1"]}, Path("features"))
+    chosen = PseudoLabels(["x1", "x2", "x3"], ["b", "a", "a"], 3, 1.0)
+    copies = find_val_copies(inputs, chosen.image_ids)
+    assert copies == {0: ["x2"], 1: ["x1"]}
+    more = add_rows(inputs, chosen, copies, CLASSES)
+    assert more.train_lists == {0: ["t2", "x1", "x3"], 1: ["t1", "x2", "x3"]}
 
 
 def test_beside_soft_labels_a_taken_images_label_is_certain() -> None:
@@ -74,7 +93,7 @@ def test_beside_soft_labels_a_taken_images_label_is_certain() -> None:
     )
     splits = pd.DataFrame({"image_id": ["t1"], "fold": [0]})
     inputs = TrainingInputs(manifest, splits, {0: []}, Path("features"))
-    more = add_rows(inputs, PseudoLabels(["x1"], ["b"], 1, 1.0), CLASSES)
+    more = add_rows(inputs, PseudoLabels(["x1"], ["b"], 1, 1.0), {0: []}, CLASSES)
     assert more.manifest["soft_label"].tolist() == ["0.5 0.25 0.25", "0.0 1.0 0.0"]
 
 
@@ -133,6 +152,7 @@ def test_two_rounds_in_one_repro(finished: tuple[Path, str]) -> None:
     (report,) = metrics(clone, "train")["pseudo_labels"]
     assert report["test_images"] == 16
     assert 0 < report["taken"] == sum(report["taken_per_class"].values()) <= 16
+    assert report["left_out_as_val"] == {"0": 0}
     assert report["folds_agree"] == 1  # of one fold
     assert 0 <= report["rounds_agree"] <= 1
     line = f"round 1 is sure (>= 0.5) of {report['taken']} of 16 test images"

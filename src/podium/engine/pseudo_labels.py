@@ -2,7 +2,8 @@
 
 In: the first round's models and the test images. Out: models trained from scratch on the training
 list and those images, with the predicted class as their label (Lee 2013, "Pseudo-Label"). The val
-rows stay as they are: no test image is ever among them.
+rows stay as they are: no test image is ever among them, and none that shows the same picture as one
+of them is learned from.
 """
 
 from __future__ import annotations
@@ -80,9 +81,12 @@ def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]
         content = json.dumps(asdict(chosen)).encode("utf-8")
         _say(chosen, threshold)
     chosen = PseudoLabels(**json.loads(run.group.broadcast(content)))
+    copies = find_val_copies(inputs, chosen.image_ids)
     if not chosen.image_ids:
-        return first, _report(chosen, first, data_task, None)
-    taught = add_rows(inputs, chosen, data_task.classes)
+        return first, _report(chosen, copies, first, data_task, None)
+    if speaks:
+        _say_left_out(copies)
+    taught = add_rows(inputs, chosen, copies, data_task.classes)
     second = fit_folds(replace(job, inputs=taught), run.next_round())
     rounds_agree = None
     if speaks:
@@ -90,7 +94,7 @@ def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]
         now = dict(zip(_test_ids(inputs), labels, strict=True))
         same = [now[i] == label for i, label in zip(chosen.image_ids, chosen.labels, strict=True)]
         rounds_agree = float(np.mean(same))
-    return second, _report(chosen, first, data_task, rounds_agree)
+    return second, _report(chosen, copies, first, data_task, rounds_agree)
 
 
 def choose_confident(
@@ -116,11 +120,28 @@ def choose_confident(
     )
 
 
+def find_val_copies(inputs: TrainingInputs, image_ids: list[str]) -> dict[int, list[str]]:
+    """Of the test images those with the very pixels of a val image, by the fold that is held out.
+
+    Groups do not straddle folds, and test images are in none of them: pixels are the only tie.
+    """
+    hash_of = inputs.manifest.set_index("image_id")["pixel_hash"]
+    copies = {}
+    for fold in inputs.train_lists:
+        val_ids = inputs.splits.loc[inputs.splits["fold"] == fold, "image_id"]
+        shown = set(hash_of[val_ids])
+        copies[fold] = [image_id for image_id in image_ids if hash_of[image_id] in shown]
+    return copies
+
+
 def add_rows(
-    inputs: TrainingInputs, chosen: PseudoLabels, classes: tuple[str, ...]
+    inputs: TrainingInputs,
+    chosen: PseudoLabels,
+    left_out: Mapping[int, list[str]],
+    classes: tuple[str, ...],
 ) -> TrainingInputs:
-    """The images as rows of the manifest to train on, once in the list of every fold; beside soft
-    labels, theirs is certain."""
+    """The images as rows of the manifest to train on, once in the list of every fold but for what is
+    left out of it; beside soft labels, theirs is certain."""
     label_of = dict(zip(chosen.image_ids, chosen.labels, strict=True))
     manifest = inputs.manifest.copy()
     taken = manifest["image_id"].isin(label_of) & (manifest["source"] == "test")
@@ -131,7 +152,10 @@ def add_rows(
             format_soft_label(certain[label]) for label in manifest.loc[taken, "label"]
         ]
     manifest.loc[taken, "source"] = "train"
-    lists = {fold: [*ids, *chosen.image_ids] for fold, ids in inputs.train_lists.items()}
+    lists = {
+        fold: [*ids, *(one for one in chosen.image_ids if one not in left_out[fold])]
+        for fold, ids in inputs.train_lists.items()
+    }
     return replace(inputs, manifest=manifest, train_lists=lists)
 
 
@@ -165,8 +189,19 @@ def _say(chosen: PseudoLabels, threshold: float) -> None:
     print(f"round 1 is sure (>= {threshold:g}) of {taken}: {follows}", flush=True)
 
 
+def _say_left_out(copies: Mapping[int, list[str]]) -> None:
+    for fold, image_ids in copies.items():
+        if image_ids:
+            print(
+                f"fold {fold}: {len(image_ids)} of these are pixel-identical to val images and are "
+                "left out of its list",
+                flush=True,
+            )
+
+
 def _report(
     chosen: PseudoLabels,
+    copies: Mapping[int, list[str]],
     first: Mapping[int, Fitted],
     task: DataTask,
     rounds_agree: float | None,
@@ -178,6 +213,7 @@ def _report(
         "test_images": chosen.test_images,
         "taken": len(chosen.image_ids),
         "taken_per_class": {name: counts[name] for name in task.classes},
+        "left_out_as_val": {str(fold): len(image_ids) for fold, image_ids in copies.items()},
         "folds_agree": _rounded(chosen.folds_agree),
         "rounds_agree": _rounded(rounds_agree),
         "first_round_best_val_score": _rounded(float(np.mean(scores))),
