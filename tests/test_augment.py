@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from podium.data import policies
+from podium.data import policies, presets
 from podium.data.augment import Augment, make_augment
 from podium.data.preprocessing import Preprocessing
 from podium.data.presets import NO_PRESET, build_transforms, preset_names
@@ -160,13 +160,13 @@ def test_presets_grow_and_shrink_with_strength() -> None:
         assert augment
         return float(np.mean([np.abs(d.astype(int) - PICTURE).mean() for d in draws(augment)]))
 
-    assert preset_names() == (NO_PRESET, "light", "medium", "heavy")
+    assert preset_names() == (NO_PRESET, "light", "medium", "heavy", "crops")
     for preset in preset_names()[1:]:
         assert 0 < change(preset, 0.02) < change(preset, 1.0)
     # Noise has nothing to blur or to turn: a smooth picture tells how far it is moved.
     ramp = np.broadcast_to(np.linspace(0, 255, 56).astype(np.uint8)[:, None, None], (56, 56, 3))
     moved = []
-    for preset in preset_names()[1:]:
+    for preset in ("light", "medium", "heavy"):
         augment = make_augment(preset, "none", 0)
         assert augment
         seen = [augment(ramp, epoch, "a", 0).astype(int) for epoch in range(60)]
@@ -191,9 +191,57 @@ def test_presets_grow_and_shrink_with_strength() -> None:
 )
 def test_a_preset_with_a_mistake_is_one_line(entry: dict[str, Any], said: str) -> None:
     with pytest.raises(PodiumError) as caught:
-        build_transforms("x", [entry], 1.0)
+        build_transforms("x", [entry], 1.0, (56, 56))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            {"transform": "RandomCrop", "height": 48, "width": 48, "p": 0.5},
+            "RandomCrop: expected size and type of the picture that it is given, 56 x 56 x 3 uint8, "
+            "got 48 x 48 x 3 uint8: leave it out; to crop, list RandomResizedCrop with "
+            "`size: image_size`",
+        ),
+        (
+            {"transform": "Normalize"},
+            "56 x 56 x 3 float32: leave it out: pixels are normalised after augmentation",
+        ),
+        (
+            {"transform": "ToGray", "num_output_channels": 1, "p": 1},
+            "got 56 x 56 uint8: leave it out",
+        ),
+    ],
+)
+def test_a_preset_that_changes_size_or_type_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(presets, "_read_presets", lambda: {"mine": [entry]})
+    augment = make_augment("mine", "none", 0)
+    assert augment
+    with pytest.raises(PodiumError) as caught:
+        draws(augment)
+    assert str(caught.value).startswith("augment_presets.yaml: mine: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_crops_keep_the_size_of_each_picture() -> None:
+    """Of a ramp from left to right, a piece has a part of the range; the same preset takes any size."""
+    augment = make_augment("crops", "none", 0)
+    assert augment
+    for side in (56, 32):
+        row = np.linspace(0, 240, side).astype(np.uint8)
+        ramp = np.broadcast_to(row[:, None], (side, side, 3))
+        shares = []
+        for epoch in range(100):
+            made = augment(ramp, epoch, "a", 0)
+            assert made.shape == ramp.shape
+            shares.append(float(np.ptp(made[side // 2, :, 0].astype(int))) / 240)
+        assert 0.4 < min(shares) < 0.8
+        assert max(shares) > 0.95
 
 
 def test_a_checkpoint_of_other_presets_is_not_used(tmp_path: Path) -> None:
@@ -374,7 +422,10 @@ def test_views_of_frozen_layers_hold_recipes() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"augment": "ligth"}, "none | light | medium | heavy, got 'ligth'; did you mean 'light'?"),
+        (
+            {"augment": "ligth"},
+            "none | light | medium | heavy | crops, got 'ligth'; did you mean 'light'?",
+        ),
         ({"augment": 3}, "train.augment: expected a valid string, got 3"),
         ({"recipes": {**NO_RECIPES, "mixup": 1.5}}, "train.recipes.mixup: expected less than or"),
         ({"recipes": {**NO_RECIPES, "cutout": -0.1}}, "train.recipes.cutout: expected greater"),

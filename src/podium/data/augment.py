@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from podium.data.decode import RGB
-from podium.data.presets import NO_PRESET, make_transforms
+from podium.data.presets import NO_PRESET, check_kept, make_transforms
 from podium.data.recipes import NO_RECIPES, ImageRecipes, recipes_that_act
 from podium.runtime import derive_seed
 
@@ -46,7 +46,8 @@ def make_augment(
         recipe_epochs: recipes act in the epochs 1 .. this; None: in all.
 
     Raises:
-        PodiumError: (when called) the preset names a transform or an argument that is not there.
+        PodiumError: (when called) the preset names a transform or an argument that is not there, or
+            one that changes a picture's size or type.
     """
     acting = recipes_that_act(recipes)
     if preset == flip == NO_PRESET and not acting:
@@ -54,13 +55,16 @@ def make_augment(
     own = threading.local()  # a step holds its random state: each thread has its own steps
 
     def augment(image: RGB, epoch: int, image_id: str, occurrence: int) -> RGB:
-        if not hasattr(own, "steps"):
-            own.steps = _make_steps(preset, flip, strength)
+        if getattr(own, "shape", None) != image.shape:
+            own.steps = _make_steps(preset, flip, strength, image.shape[:2])
+            own.shape = image.shape
         # One seed per step: Compose would give all steps the same one, and so, for example,
         # mirror upside down whenever it mirrors left to right.
         for number, step in enumerate(own.steps):
             step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
-            image = step(image=image)["image"]
+            changed = step(image=image)["image"]
+            check_kept(preset, step, image, changed)
+            image = changed
         if recipe_epochs is None or epoch <= recipe_epochs:
             for name, probability, change in acting:
                 rng = np.random.default_rng(
@@ -73,7 +77,7 @@ def make_augment(
     return augment
 
 
-def _make_steps(preset: str, flip: str, strength: float) -> list[Any]:
+def _make_steps(preset: str, flip: str, strength: float, size_px: tuple[int, int]) -> list[Any]:
     import albumentations
     import cv2
 
@@ -83,4 +87,4 @@ def _make_steps(preset: str, flip: str, strength: float) -> list[Any]:
         steps.append(albumentations.HorizontalFlip(p=0.5))
     if flip == "both":
         steps.append(albumentations.VerticalFlip(p=0.5))
-    return steps + make_transforms(preset, strength)
+    return steps + make_transforms(preset, strength, size_px)
