@@ -15,7 +15,12 @@ from podium.data.rules import check_start
 from podium.engine.features import AUTO, FeatureRecipe, write_features
 from podium.engine.mirrors import find_mirrors
 from podium.engine.params import TrainParams
-from podium.engine.phases import check_image_recipes, count_views, make_plan
+from podium.engine.phases import (
+    check_image_recipes,
+    count_views,
+    describe_last_size,
+    make_plan,
+)
 from podium.models.initial_weights import load_initial_weights
 from podium.models.params import ModelParams
 from podium.params import ChosenImageSize, Params, Seed, load_params
@@ -68,6 +73,9 @@ def main() -> None:
         params.train.size_schedule,
         size_px,
     )
+    differs = describe_last_size(plan, size_px)
+    if differs:
+        print(f"{NAME}: {differs}", flush=True)
     views = count_views(plan, params.train.views, len(rows))
     check_image_recipes(plan, recipes, views)
     mirrors = None

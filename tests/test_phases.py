@@ -15,7 +15,7 @@ from podium.data.augment import make_augment
 from podium.engine.batches import FeatureSource
 from podium.engine.features import FeatureRecipe, load_features, write_features
 from podium.engine.optimization import build_optimizer
-from podium.engine.phases import Phase, make_plan, phase_of
+from podium.engine.phases import Phase, describe_last_size, make_plan, phase_of
 from podium.engine.processes import Alone
 from podium.engine.session import Pass, Session
 from podium.errors import PodiumError
@@ -59,6 +59,17 @@ def test_epochs_fall_into_phases() -> None:
     plan = make_plan("none", False, [], [(0.0, 64), (0.4, 128), (0.8, 224)], 224)
     sizes = [phase_of(plan, epoch, 10).image_size_px for epoch in range(1, 11)]
     assert sizes == [64] * 4 + [128] * 4 + [224] * 2
+
+
+def test_sizes_end_where_the_net_is_judged() -> None:
+    """More than that is refused; less is said, since it may be meant."""
+    sizes = [(0.0, 64), (0.5, 96)]
+    assert describe_last_size(make_plan("none", False, [], sizes, 96), 96) == ""
+    assert describe_last_size(make_plan("none", False, [], [], 96), 96) == ""
+    said = describe_last_size(make_plan("none", False, [], sizes, 160), 160)
+    assert "ends at 96 px, but the net is judged at image_size 160 px" in said
+    with pytest.raises(PodiumError, match="expected 64 px at most.* got 96: .*image_size: 96"):
+        make_plan("none", False, [], sizes, 64)
 
 
 @pytest.mark.parametrize(

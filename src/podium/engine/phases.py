@@ -74,6 +74,12 @@ def make_plan(
                 "false and model.weights empty: what stays fixed has learned nothing"
             )
     smallest, largest = (least_or_most(size for _, size in sizes) for least_or_most in (min, max))
+    if largest > image_size_px:
+        raise PodiumError(
+            f"params.yaml: train.size_schedule: expected {image_size_px} px at most, the image_size "
+            f"that the net is judged at, got {largest}: leave larger ones out, or set image_size: "
+            f"{largest}"
+        )
     plan = []
     for start in sorted({start for start, _ in (*parts, *sizes)}):
         part = next(part for begin, part in reversed(parts) if begin <= start)
@@ -82,6 +88,17 @@ def make_plan(
         strength = _LEAST_STRENGTH + (1 - _LEAST_STRENGTH) * grown
         plan.append(Phase(start, part, size, strength))
     return tuple(plan)
+
+
+def describe_last_size(plan: Sequence[Phase], image_size_px: int) -> str:
+    """That the net never learns at the size it is judged at, "" where it ends with it."""
+    last = plan[-1].image_size_px
+    if last == image_size_px:
+        return ""
+    return (
+        f"train.size_schedule ends at {last} px, but the net is judged at image_size {image_size_px} "
+        f"px, which it never learns at; end with [share, {image_size_px}] or set image_size: {last}"
+    )
 
 
 def phase_of(plan: tuple[Phase, ...], epoch: int, epochs: int) -> Phase:
