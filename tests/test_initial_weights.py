@@ -130,8 +130,13 @@ def test_the_lite_nets_weights_are_a_file_like_any(tmp_path: Path) -> None:
     assert all(np.array_equal(given.state[name], values) for name, values in shipped.state.items())
 
 
-def test_weights_of_another_net_are_one_line(state: State, tmp_path: Path) -> None:
-    """The first ten differences and their number."""
+def test_weights_of_another_net_are_one_line(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ten differences and their number; a file has all, also of a queued run's."""
+    queued = tmp_path / ".dvc/tmp/exps/one"
+    queued.mkdir(parents=True)
+    monkeypatch.chdir(queued)
     path = tmp_path / "resnet18.pdparams"
     write_pdparams(path, state)
     with pytest.raises(PodiumError) as caught:
@@ -141,7 +146,12 @@ def test_weights_of_another_net_are_one_line(state: State, tmp_path: Path) -> No
     assert f"{path} does not fit resnet50: " in said
     assert said.count("missing") == 10
     assert " differences: missing model.layer1.0.bn3._mean; " in said
-    assert said.endswith(" more")
+    listed = tmp_path / ".podium/weights_differences.txt"
+    assert said.endswith(f" more; {listed} has them all")
+    lines = listed.read_text().splitlines()
+    assert f": {len(lines)} differences: {'; '.join(lines[:10])}; and {len(lines) - 10} more" in said
+    assert {line.split()[0] for line in lines} >= {"missing"}
+    assert any(": expected shape (" in line for line in lines)
     with pytest.raises(PodiumError, match="does not fit efficientnet_lite0"):
         build_trunk("efficientnet_lite0", False, read_weights("efficientnet_lite0", path))
 

@@ -18,7 +18,9 @@ import safetensors.numpy
 from paddle import nn
 from safetensors import SafetensorError
 
+from podium.data.store import main_root
 from podium.errors import PodiumError
+from podium.files import write_text
 from podium.models.catalogue import WITH_OFFLINE_WEIGHTS
 from podium.models.efficientnet_lite import imagenet_weights_path
 from podium.models.paddle_state import parse_paddle_state
@@ -26,6 +28,7 @@ from podium.models.torch_state import LEGACY_START, ZIP_START, parse_torch_state
 from podium.models.zoo import classifier_prefixes, find_weights_source
 
 _SHOWN = 10
+_LIST = Path(".podium/weights_differences.txt")
 _PICKLE_START = b"\x80"  # of protocol 2 and later; older ones Paddle never wrote
 
 State = dict[str, npt.NDArray[Any]]
@@ -106,11 +109,18 @@ def set_initial_weights(trunk: nn.Layer, name: str, weights: InitialWeights) -> 
     """Put the weights into the trunk `name`, all of it.
 
     Raises:
-        PodiumError: names or shapes differ, with the first ten differences and their number.
+        PodiumError: names or shapes differ, with the first ten differences and their number; where
+            there are more, a file has all of them.
     """
     differences = find_differences(trunk, weights.state)
     if differences:
-        raise PodiumError(f"{weights.path} does not fit {name}: {list_differences(differences)}")
+        said = f"{weights.path} does not fit {name}: {list_differences(differences)}"
+        if len(differences) > _SHOWN:
+            # Not in the folder that a queued run works in: that one goes away.
+            listed = main_root() / _LIST
+            write_text(listed, "".join(f"{line}\n" for line in differences))
+            said += f"; {listed} has them all"
+        raise PodiumError(said)
     trunk.set_state_dict(weights.state)
 
 
