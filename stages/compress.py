@@ -67,7 +67,7 @@ def main() -> dict[str, Any]:
     card["hashes"] = {"train": card["hashes"], NAME: make_card_hashes(NAME)}
     manifest = load_manifest(Path("data/manifest.csv"))
     val = make_val_set(manifest, load_splits(Path("data/splits.csv")), fold)
-    targets = task.targets(val.labels)
+    targets = task.training_targets(val.labels, val.soft_labels)
     judge = Judge(
         images=val.images(preprocessing.image_size_px),
         predict=task.predictions,

@@ -48,7 +48,7 @@ def main() -> None:
     manifest = load_manifest(Path("data/manifest.csv"))
     splits = load_splits(Path("data/splits.csv"))
     found = predict_out_of_fold(Path("models"), manifest, splits, task, tta)
-    targets = task.targets(found.val.labels)
+    targets = task.training_targets(found.val.labels, found.val.soft_labels)
     metrics = task.metrics(found.probabilities, targets, found.val.groups, params.seed)
     write_predictions(
         Path("predictions/val.csv"),

@@ -46,6 +46,7 @@ class Written:
     right: frozenset[int] = frozenset(range(N))
     ids: tuple[str, ...] = tuple(f"img/{number:03d}.png" for number in range(N))
     labels: tuple[str, ...] = tuple(CLASSES[number % 2] for number in range(N))
+    soft_labels: tuple[str, ...] = ("",) * N
     groups: tuple[str, ...] = tuple(f"g{number:03d}" for number in range(N))
     pixels: tuple[str, ...] = tuple(f"pixels{number}" for number in range(N))
     fold: int = 0
@@ -79,6 +80,7 @@ class Written:
                 ],
                 "pixel_hash": self.pixels[: len(self.ids)],
                 "label": self.labels[: len(self.ids)],
+                "soft_label": self.soft_labels[: len(self.ids)],
                 "group_id": self.groups[: len(self.ids)],
             }
         )

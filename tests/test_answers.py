@@ -25,7 +25,7 @@ from podium.tasks.decoding import (
     fit_grade_thresholds,
     fit_grade_variance,
 )
-from podium.tasks.evidence import PARTS, Evidence, gain_interval, make_parts
+from podium.tasks.evidence import PARTS, Evidence, find_class_numbers, gain_interval, make_parts
 
 K = 4
 Metric = Literal["accuracy", "macro_f1", "qwk", "log_loss"]
@@ -39,7 +39,8 @@ def make_task(primary: Metric = "qwk", **changes: Any) -> ClassificationData:
 
 def make_evidence(targets: Array, groups: list[str] | None = None, draws: int = 400) -> Evidence:
     groups = groups or [str(row) for row in range(len(targets))]
-    return Evidence(targets, groups, make_parts(targets, groups, [0] * len(targets), 0), draws, 0)
+    parts = make_parts(find_class_numbers(targets), groups, [0] * len(targets), 0)
+    return Evidence(targets, groups, parts, draws, 0)
 
 
 def draw_targets(probabilities: Array, draw: np.random.Generator) -> Array:
@@ -99,6 +100,39 @@ def test_overconfidence_is_mended_and_reported() -> None:
     assert loss["before"] == pytest.approx(measure.log_loss(targets, sure), abs=1e-6)
     assert loss["gain"] == pytest.approx(loss["before"] - loss["after"], abs=2e-6)
     assert 0 < loss["gain_low"] < loss["gain"] < loss["gain_high"]
+
+
+def test_soft_labels_say_how_sure_to_be() -> None:
+    """All answers are right, so that against the likeliest class no temperature would be too low."""
+    shares, _ = make_calibrated(400, 2)
+    sure = apply_temperature(shares, 1 / 3)
+    assert fit_temperature(sure, shares) == pytest.approx(3, rel=1e-3)
+    temperature, report = calibrate(sure, make_evidence(shares))
+    assert report["adopted"]
+    assert temperature == pytest.approx(3, rel=1e-3)
+    entropy = -(shares * np.log(shares)).sum(axis=1).mean()
+    assert report["log_loss"]["after"] == pytest.approx(entropy, abs=1e-3)
+
+
+def test_soft_labels_that_are_certain_and_right_give_no_temperature() -> None:
+    shares = np.eye(K)[np.arange(100) % K]
+    probabilities = softmax(3.0 * shares, axis=1)
+    assert calibrate(probabilities, make_evidence(shares))[0] == 1
+
+
+def test_answers_for_soft_labels() -> None:
+    """The temperature from the shares, the decoder from the likeliest class."""
+    probabilities, targets = make_biased_grades(300, 0)
+    shares = 0.9 * np.eye(K)[targets] + 0.1 / K
+    groups = [str(row) for row in range(300)]
+    asked = {"calibrated": True, "decoded": True, "draws": 200, "seed": 0}
+    rows = groups, [0] * 300, make_task("accuracy")
+    soft = find_answers(probabilities, shares, *rows, **asked)  # type: ignore[arg-type]
+    hard = find_answers(probabilities, targets, *rows, **asked)  # type: ignore[arg-type]
+    assert soft.answers.decoder == hard.answers.decoder is not None
+    assert (
+        soft.report["calibration"][0]["temperature"] > hard.report["calibration"][0]["temperature"]
+    )
 
 
 def test_what_is_calibrated_stays() -> None:

@@ -289,6 +289,7 @@ OTHER_CLASSES = replace(BASE, classes=("cat", "dog", "cow"))
         (BASE.change("ids", 3, "img/new.png"), r"1 image only in workspace: img/new.png"),
         (BASE.change("labels", 3, "cat"), r"another label in 1 image: img/003.png \(dog against cat\)"),
         (replace(BASE, fold=1), r"another held-out fold in 40 images: img/000.png \(0 against 1\)"),
+        (BASE.change("soft_labels", 3, "0.4 0.6"), r"another soft label in 1 image: img/003.png"),
         (BASE.change("pixels", 5, "x"), r"other pixels in 1 image: img/005.png"),
         (BASE.change("groups", 5, "g004"), r"another group in 1 image: img/005.png"),
         (OTHER_CLASSES, r"competition.classes: 1 only in workspace: cow"),
@@ -297,7 +298,7 @@ OTHER_CLASSES = replace(BASE, classes=("cat", "dog", "cow"))
         (BASE.with_params(competition__task="counting"), r"competition.task: classification against"),
     ],
     ids=[
-        "fewer", "id", "label", "fold", "pixels", "group", "class", "order", "ordinal", "task",
+        "fewer", "id", "label", "fold", "soft", "pixels", "group", "class", "order", "ordinal", "task",
     ],
 )  # fmt: skip
 def test_other_val_sets_are_refused_with_what_differs(

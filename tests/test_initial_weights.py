@@ -149,7 +149,9 @@ def test_weights_of_another_net_are_one_line(
     listed = tmp_path / ".podium/weights_differences.txt"
     assert said.endswith(f" more; {listed} has them all")
     lines = listed.read_text().splitlines()
-    assert f": {len(lines)} differences: {'; '.join(lines[:10])}; and {len(lines) - 10} more" in said
+    assert (
+        f": {len(lines)} differences: {'; '.join(lines[:10])}; and {len(lines) - 10} more" in said
+    )
     assert {line.split()[0] for line in lines} >= {"missing"}
     assert any(": expected shape (" in line for line in lines)
     with pytest.raises(PodiumError, match="does not fit efficientnet_lite0"):

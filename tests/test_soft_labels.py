@@ -26,8 +26,10 @@ from podium.errors import PodiumError, ProblemsError
 from podium.files import write_csv
 from podium.intake.choice import Choice
 from podium.intake.layout import Layout, find_base, recognise_layout
+from podium.tasks.calibration import apply_temperature
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.net import ClassificationNet
+from podium.trust.compare import Side, compare
 from tests.test_manifest import Competition
 from tests.trainings import recipe, toy_job
 
@@ -227,6 +229,37 @@ def test_metrics_take_shares_as_their_likeliest_class() -> None:
     rng = np.random.default_rng(0)
     predictions, shares = rng.dirichlet(np.ones(3), 50), rng.dirichlet(np.ones(3), 50)
     assert task.score(predictions, shares) == task.score(predictions, shares.argmax(axis=1))
+
+
+def test_log_loss_is_against_the_shares_and_the_rest_against_the_likeliest_class() -> None:
+    task = ClassificationData(("a", "b", "c"), ordinal=True, primary_metric="log_loss")
+    rng = np.random.default_rng(0)
+    predictions, shares = rng.dirichlet(np.ones(3), 80), rng.dirichlet(np.ones(3), 80)
+    expected = -(shares * np.log(predictions)).sum(axis=1).mean()
+    assert task.score(predictions, shares) == pytest.approx(expected)
+    groups = [str(row) for row in range(80)]
+    found = task.metrics(predictions, shares, groups, 0)
+    by_class = task.metrics(predictions, shares.argmax(axis=1), groups, 0)
+    assert found["log_loss"] == pytest.approx(expected, abs=1e-6)
+    assert found["log_loss_low"] < expected < found["log_loss_high"]
+    differ = {key for key in found if found[key] != by_class[key]}
+    assert differ == {"log_loss", "log_loss_low", "log_loss_high"}
+    plots = task.plots(predictions, shares)
+    for name, frame in task.plots(predictions, shares.argmax(axis=1)).items():
+        assert frame.equals(plots[name])
+
+
+def test_the_best_log_loss_is_that_of_the_shares_themselves() -> None:
+    """Of all answers; against the likeliest class it was that of a net as sure as can be."""
+    task = ClassificationData(("a", "b", "c"), ordinal=False, primary_metric="log_loss")
+    shares = np.random.default_rng(1).dirichlet(np.ones(3), 40)
+    surer = apply_temperature(shares, 0.5)
+    assert task.score(shares, shares) < task.score(surer, shares)
+    sides = [Side(values, values.argmax(axis=1)) for values in (surer, shares)]
+    groups = [str(row) for row in range(40)]
+    found = compare(task, *sides, shares, groups, draws=200, seed=0)
+    assert found.primary.difference < 0
+    assert (len(found.mended), len(found.broken), len(found.moved)) == (0, 0, 0)
 
 
 def test_the_loss_takes_the_targets_as_they_come() -> None:

@@ -49,6 +49,11 @@ class ValSet:
         return self._column("label")
 
     @property
+    def soft_labels(self) -> list[str]:
+        """As in the manifest, "" where there are none."""
+        return self._column("soft_label")
+
+    @property
     def groups(self) -> list[str]:
         """Group ids: rows that are no independent evidence share one."""
         return self._column("group_id")

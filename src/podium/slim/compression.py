@@ -276,7 +276,7 @@ def make_row(candidate: Candidate, reference: Candidate, judge: Judge) -> dict[s
     """
     ours = judge.predict(candidate.measurement.outputs)
     theirs = judge.predict(reference.measurement.outputs)
-    targets = judge.evidence.targets
+    targets = judge.evidence.class_numbers
     metrics = judge.metrics(ours)
     right, was_right = ours.argmax(1) == targets, theirs.argmax(1) == targets
     lost, gained = int((was_right & ~right).sum()), int((right & ~was_right).sum())

@@ -19,7 +19,7 @@ from podium.errors import PodiumError
 from podium.files import write_json
 from podium.tasks.calibration import apply_temperature, calibrate
 from podium.tasks.decoding import Decoder, choose_decoder, parse_decoder
-from podium.tasks.evidence import MIN_ROWS, Evidence, make_parts
+from podium.tasks.evidence import MIN_ROWS, Evidence, find_class_numbers, make_parts
 from podium.tasks.protocol import DataTask
 
 Probabilities = npt.NDArray[np.float64]
@@ -78,7 +78,7 @@ def find_answers(
 
     Args:
         probabilities: (n, k), of rows that the models have not learned from.
-        targets, groups, folds: of each of the n rows.
+        targets, groups, folds: of each of the n rows; targets as `task.training_targets` has them.
         task: names the decoders and scores labels.
         calibrated, decoded: what is wanted.
         draws: bootstrap repetitions.
@@ -92,7 +92,7 @@ def find_answers(
             "the raw answers; split.val_fold: all gives more"
         )
         return Found(Answers(), {}, [line])
-    parts = make_parts(targets, groups, folds, seed)
+    parts = make_parts(find_class_numbers(targets), groups, folds, seed)
     evidence = Evidence(targets, groups, parts, draws, seed)
     temperature, decoder = 1.0, None
     report: dict[str, Any] = {}

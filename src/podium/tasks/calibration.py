@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podium.tasks.classification.metrics import calibration_error, reliability, row_losses
-from podium.tasks.evidence import Evidence, Positions, Targets, gain_interval, report_gain
+from podium.tasks.evidence import Evidence, HardOrSoft, Positions, gain_interval, report_gain
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -27,8 +27,9 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> Proba
     return np.asarray(softmax(_log(probabilities) / temperature, axis=1))
 
 
-def fit_temperature(probabilities: Probabilities, targets: Targets) -> float:
-    """The temperature of least log loss, 0.05 .. 20."""
+def fit_temperature(probabilities: Probabilities, targets: HardOrSoft) -> float:
+    """The temperature of least log loss, 0.05 .. 20; of soft labels (n, k) against what they say, not
+    their likeliest class, which would make a model surer than its labels are."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
@@ -36,6 +37,8 @@ def fit_temperature(probabilities: Probabilities, targets: Targets) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        if targets.ndim == 2:
+            return float(-(targets * scaled).sum(axis=1).mean())
         return float(-scaled[rows, targets].mean())
 
     found = minimize_scalar(
@@ -49,7 +52,7 @@ def calibrate(probabilities: Probabilities, evidence: Evidence) -> tuple[float, 
 
     Each part's rows are judged with the temperature of the other parts; the one that is kept is
     fitted on all. It is kept where the interval of the gain in log loss lies above 0, and some
-    rows are wrong: else the log loss has no minimum.
+    rows are wrong, or unsure of their class: else the log loss has no minimum.
 
     Args:
         probabilities: raw, (n, k).
@@ -59,7 +62,7 @@ def calibrate(probabilities: Probabilities, evidence: Evidence) -> tuple[float, 
         The temperature, 1 where it is not kept; and the report: temperature (of all rows), adopted,
         log loss before, after and gain with its interval, ECE before and after.
     """
-    targets = evidence.targets
+    targets, numbers = evidence.targets, evidence.class_numbers
     judged = np.empty_like(probabilities)
     for part in np.unique(evidence.parts):
         held = evidence.parts == part
@@ -75,15 +78,19 @@ def calibrate(probabilities: Probabilities, evidence: Evidence) -> tuple[float, 
 
     interval = gain_interval(gain, evidence, "temperature")
     # Rows that are all right know no limit to how sure a model may be; one wrong test row would.
-    has_errors = bool((probabilities.argmax(axis=1) != targets).any())
+    answers = probabilities.argmax(axis=1)
+    if targets.ndim == 2:
+        has_errors = bool((targets[np.arange(len(targets)), answers] < 1).any())
+    else:
+        has_errors = bool((answers != targets).any())
     adopted = has_errors and interval[0] > 0
     before, after = float(losses_before.mean()), float(losses_after.mean())
     report = {
         "temperature": round(temperature, 6),
         "adopted": adopted,
         "log_loss": report_gain(before, after, before - after, interval),
-        "ece_before": round(calibration_error(reliability(targets, probabilities)), 6),
-        "ece_after": round(calibration_error(reliability(targets, judged)), 6),
+        "ece_before": round(calibration_error(reliability(numbers, probabilities)), 6),
+        "ece_after": round(calibration_error(reliability(numbers, judged)), 6),
     }
     return temperature if adopted else 1.0, report
 

@@ -187,7 +187,7 @@ def decode_nested(
     labels = np.empty(len(probabilities), dtype=np.int64)
     for part in np.unique(evidence.parts):
         held = evidence.parts == part
-        decoder = fit(probabilities[~held], evidence.targets[~held], score)
+        decoder = fit(probabilities[~held], evidence.class_numbers[~held], score)
         labels[held] = decoder.decode(probabilities[held])
     return labels
 
@@ -208,7 +208,7 @@ def choose_decoder(
         report for each name: name, the score of the most probable class (before) and of the
         decoder (after), gain with its interval, adopted.
     """
-    targets, plain = evidence.targets, _top(probabilities)
+    targets, plain = evidence.class_numbers, _top(probabilities)
     reports = []
     for name in names:
         labels = decode_nested(probabilities, evidence, FITS[name], score)

@@ -19,6 +19,8 @@ from podium.runtime import derive_seed
 
 Positions = npt.NDArray[np.int64]
 Targets = npt.NDArray[np.int64]
+# Class numbers (n,) or, of soft labels, distributions over the classes (n, k).
+HardOrSoft = npt.NDArray[Any]
 
 # Fewer rows say too little about a temperature or a threshold.
 MIN_ROWS = 50
@@ -26,23 +28,33 @@ PARTS = 5
 CONFIDENCE = 0.95
 
 
+def find_class_numbers(targets: HardOrSoft) -> Targets:
+    """Each row's class, int64 (n,): of a soft label the likeliest, of equals the first."""
+    return targets.argmax(axis=1) if targets.ndim == 2 else targets
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Rows that the models have not learned from, with all that a gain is judged by.
 
     Attributes:
-        targets: class numbers, int64 (n,).
+        targets: class numbers, int64 (n,), or soft labels, float64 (n, k).
         groups: of each row; rows that are no independent evidence share one.
         parts: number of the part of each row, int64 (n,); a group is in one part.
         draws: bootstrap repetitions.
         seed: the run's.
     """
 
-    targets: Targets
+    targets: HardOrSoft
     groups: Sequence[str]
     parts: Positions
     draws: int
     seed: int
+
+    @property
+    def class_numbers(self) -> Targets:
+        """`find_class_numbers` of the targets."""
+        return find_class_numbers(self.targets)
 
 
 def make_parts(

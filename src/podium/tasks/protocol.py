@@ -56,7 +56,7 @@ class DataTask(SubmissionTask, Protocol):
         self, labels: Sequence[str], soft_labels: Sequence[str]
     ) -> npt.NDArray[Any]:
         """What the loss learns from: as `targets`, or what the manifest's soft labels say, where
-        there are any. `score` takes it too."""
+        there are any. `score`, `metrics`, `make_scorer` and `plots` take it too."""
 
     def predictions(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """What a net's raw outputs (n, k) say, as predictions (n, k)."""
@@ -98,7 +98,7 @@ class DataTask(SubmissionTask, Protocol):
             names: the metrics wanted, of `compared`.
             predictions: (n, k), as they would be submitted where probabilities are.
             labels: class numbers (n,), as they would be submitted where labels are.
-            targets: as `targets` gives them, (n,).
+            targets: as `training_targets` gives them.
         """
 
     def summary(self, metrics: dict[str, Any]) -> str:

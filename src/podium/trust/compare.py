@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podium.runtime import derive_seed
-from podium.tasks.evidence import CONFIDENCE, draw_groups, mcnemar_p
+from podium.tasks.evidence import CONFIDENCE, draw_groups, find_class_numbers, mcnemar_p
 from podium.tasks.protocol import DataTask, MetricSpec, Scorer
 
 Positions = npt.NDArray[np.int64]
@@ -133,7 +133,7 @@ def compare(
     Args:
         task: names the metrics, with their directions, and scores.
         before, after: the two runs.
-        targets: as `task.targets` gives them, (n,).
+        targets: as `task.training_targets` gives them.
         groups: of each row; rows that are no independent evidence share one.
         draws: bootstrap samples, and swaps at least.
         seed: of both.
@@ -163,7 +163,8 @@ def compare(
     low, high = np.quantile(np.array(drawn), [tail, 1 - tail], axis=0)
     unsure = [not spec.can_be_resampled for spec in task.compared]
     low[unsure] = high[unsure] = np.nan
-    right_before, right_after = before.labels == targets, after.labels == targets
+    numbers = find_class_numbers(targets)
+    right_before, right_after = before.labels == numbers, after.labels == numbers
     mended = np.flatnonzero(~right_before & right_after)
     broken = np.flatnonzero(right_before & ~right_after)
     moved = np.flatnonzero(~right_before & ~right_after & (before.labels != after.labels))

@@ -86,7 +86,7 @@ def compare_runs(before: StoredRun, after: StoredRun, comparisons: int = 1) -> R
         task,
         before.side,
         after.side,
-        task.targets(before.rows["label"].tolist()),
+        task.training_targets(before.rows["label"].tolist(), before.rows["soft_label"].tolist()),
         before.rows["group_id"].tolist(),
         draws=before.param("evaluate.bootstrap_draws"),
         seed=before.param("seed"),

@@ -32,7 +32,7 @@ PREDICTIONS = "predictions/val.csv"
 DECODER = "predictions/decoder.json"
 MANIFEST = "data/manifest.csv"
 # Of the manifest; other columns may come and go between versions of Podium.
-COLUMNS = ("image_id", "path", "sha256", "pixel_hash", "label", "group_id")
+COLUMNS = ("image_id", "path", "sha256", "pixel_hash", "label", "soft_label", "group_id")
 # DVC keeps the experiment NAME that began at the commit ABCD... as refs/exps/AB/CD.../NAME; what
 # else it keeps below refs/exps (its queue, its stash) looks otherwise.
 _EXPERIMENT_REF = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(\S+)")

@@ -16,6 +16,7 @@ _SHOWN = 3
 # What must be the same of each image, and what is said where it is not.
 _SAME = {
     "label": "another label",
+    "soft_label": "another soft label",
     "fold": "another held-out fold",
     "pixel_hash": "other pixels",
     "group_id": "another group",
@@ -28,7 +29,7 @@ def check_same_val_set(before: StoredRun, after: StoredRun) -> None:
     """Refuse runs whose val sets differ.
 
     Raises:
-        ProblemsError: task, classes, images, or the label, fold, pixels or group of an image
+        ProblemsError: task, classes, images, or a label, the fold, pixels or group of an image
             differ; with counts, the first ids, and the params that may be why.
     """
     problems = []

@@ -17,7 +17,7 @@ from podium.errors import PodiumError, did_you_mean
 from podium.tasks.classification import metrics as measure
 from podium.tasks.classification.params import PrimaryMetric
 from podium.tasks.classification.scorer import ClassificationScorer
-from podium.tasks.evidence import Evidence, gain_interval
+from podium.tasks.evidence import Evidence, HardOrSoft, find_class_numbers, gain_interval
 from podium.tasks.protocol import MetricSpec
 
 Probabilities = npt.NDArray[np.float64]
@@ -116,16 +116,15 @@ class ClassificationData:
 
         return np.asarray(softmax(outputs.astype(np.float64), axis=1))
 
-    def score(self, predictions: Probabilities, targets: npt.NDArray[Any]) -> float:
+    def score(self, predictions: Probabilities, targets: HardOrSoft) -> float:
         """The primary metric. A kappa that is not defined (one class only) counts as 0, chance.
 
-        Of distributions (n, k) as targets the likeliest class counts, of equals the first.
+        Log loss is against soft labels (n, k) as they are; for the others the likeliest class
+        counts, of equals the first.
         """
-        if targets.ndim == 2:
-            targets = targets.argmax(axis=1)
         if self.primary_metric == "log_loss":
             return measure.log_loss(targets, predictions)
-        return self.score_labels(predictions.argmax(axis=1), targets)
+        return self.score_labels(predictions.argmax(axis=1), find_class_numbers(targets))
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -154,9 +153,9 @@ class ClassificationData:
         return measure.weighted_kappa(confusion) or 0.0
 
     def metrics(
-        self, predictions: Probabilities, targets: Targets, groups: Sequence[str], seed: int
+        self, predictions: Probabilities, targets: HardOrSoft, groups: Sequence[str], seed: int
     ) -> dict[str, Any]:
-        """All metrics, rounded to 6 decimals.
+        """All metrics, rounded to 6 decimals; of soft labels (n, k) as `score` takes them.
 
         Returns:
             n, accuracy with accuracy_low and accuracy_high (exact 95 %), balanced_accuracy, macro_f1,
@@ -166,22 +165,22 @@ class ClassificationData:
             (list of label, precision, recall, f1, support). None where a value is not defined.
         """
         k = len(self.classes)
-        predicted = predictions.argmax(axis=1)
-        confusion = measure.make_confusion(targets, predicted, k)
+        predicted, numbers = predictions.argmax(axis=1), find_class_numbers(targets)
+        confusion = measure.make_confusion(numbers, predicted, k)
         low, high = measure.accuracy_interval(int(confusion.trace()), len(targets))
         found: dict[str, Any] = {
             "n": len(targets),
-            "accuracy": measure.accuracy(targets, predicted),
+            "accuracy": measure.accuracy(numbers, predicted),
             "accuracy_low": low,
             "accuracy_high": high,
             "balanced_accuracy": measure.balanced_accuracy(confusion),
             "macro_f1": measure.macro_f1(confusion),
             "log_loss": measure.log_loss(targets, predictions),
-            "ece": measure.calibration_error(measure.reliability(targets, predictions)),
+            "ece": measure.calibration_error(measure.reliability(numbers, predictions)),
         }
         if self.ordinal:
             interval = measure.weighted_kappa_interval(
-                targets, predicted, groups, k, self.bootstrap_draws, seed
+                numbers, predicted, groups, k, self.bootstrap_draws, seed
             )
             found["qwk"] = measure.weighted_kappa(confusion)
             found["qwk_low"], found["qwk_high"] = interval or (None, None)
@@ -202,16 +201,18 @@ class ClassificationData:
         return (self.primary, *others)
 
     def make_scorer(
-        self, names: Sequence[str], predictions: Probabilities, labels: Targets, targets: Targets
+        self, names: Sequence[str], predictions: Probabilities, labels: Targets, targets: HardOrSoft
     ) -> ClassificationScorer:
         """Labels give accuracy, balanced accuracy, macro F1 and kappa, probabilities the rest."""
         return ClassificationScorer(names, predictions, labels, targets)
 
     def _score_interval(
-        self, predictions: Probabilities, targets: Targets, groups: Sequence[str], seed: int
+        self, predictions: Probabilities, targets: HardOrSoft, groups: Sequence[str], seed: int
     ) -> tuple[float, float]:
         """Of the primary metric: 95 %, percentiles of a bootstrap that draws whole groups."""
-        evidence = Evidence(targets, groups, np.zeros_like(targets), self.bootstrap_draws, seed)
+        evidence = Evidence(
+            targets, groups, np.zeros(len(targets), np.int64), self.bootstrap_draws, seed
+        )
         labels = predictions.argmax(axis=1)
         score = self.make_scorer([self.primary_metric], predictions, labels, targets)
         subject = f"score/{self.primary_metric}"
@@ -225,9 +226,10 @@ class ClassificationData:
             text += f", {self.primary_metric} {metrics[self.primary_metric]:.4f}"
         return text
 
-    def plots(self, predictions: Probabilities, targets: Targets) -> dict[str, pd.DataFrame]:
+    def plots(self, predictions: Probabilities, targets: HardOrSoft) -> dict[str, pd.DataFrame]:
         """confusion (actual, predicted: class names, a row for each image: what DVC's `confusion`
-        template counts), precision_recall and reliability."""
+        template counts), precision_recall and reliability; of soft labels by the likeliest class."""
+        targets = find_class_numbers(targets)
         names = np.array(self.classes, dtype=object)
         return {
             "confusion": pd.DataFrame(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from podium.runtime import derive_seed
+from podium.tasks.evidence import HardOrSoft
 
 Probabilities = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
@@ -89,14 +90,21 @@ def balanced_accuracy(confusion: npt.NDArray[np.int64]) -> float:
     return float((confusion.diagonal()[present] / support[present]).mean())
 
 
-def row_losses(targets: Targets, probabilities: Probabilities) -> Floats:
-    """-ln of each target's probability, nats (n,); a probability of 0 counts as 2.2e-16."""
+def row_losses(targets: HardOrSoft, probabilities: Probabilities) -> Floats:
+    """-ln of each target's probability, nats (n,); a probability of 0 counts as 2.2e-16.
+
+    Of soft labels (n, k) the mean over the classes as they say: their entropy is the least.
+    """
+    if targets.ndim == 2:
+        logs = np.log(np.clip(probabilities, np.finfo(np.float64).eps, 1.0))
+        soft: Floats = -(targets * logs).sum(axis=1)
+        return soft
     chosen = probabilities[np.arange(len(targets)), targets]
     losses: Floats = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
     return losses
 
 
-def log_loss(targets: Targets, probabilities: Probabilities) -> float:
+def log_loss(targets: HardOrSoft, probabilities: Probabilities) -> float:
     """Mean of `row_losses`."""
     return float(row_losses(targets, probabilities).mean())
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podium.tasks.classification import metrics as measure
+from podium.tasks.evidence import HardOrSoft, find_class_numbers
 
 Positions = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -25,21 +26,24 @@ class ClassificationScorer:
         names: of the metrics wanted, in their order: accuracy, balanced_accuracy, macro_f1, qwk,
             log_loss, ece. The first four judge the labels, the others the probabilities.
         probabilities: float64 (n, k).
-        labels, targets: int64 (n,), 0..k-1.
+        labels: int64 (n,), 0..k-1.
+        targets: likewise, or soft labels (n, k): log_loss is against them, the others against their
+            likeliest class.
     """
 
     def __init__(
-        self, names: Sequence[str], probabilities: Floats, labels: Positions, targets: Positions
+        self, names: Sequence[str], probabilities: Floats, labels: Positions, targets: HardOrSoft
     ) -> None:
+        numbers = find_class_numbers(targets)
         self._names = tuple(names)
         self._needs_confusion = any(name in _OF_CONFUSION for name in names)
         self._k = probabilities.shape[1]
-        self._hits = labels == targets
-        self._cells = targets * self._k + labels
+        self._hits = labels == numbers
+        self._cells = numbers * self._k + labels
         self._losses = measure.row_losses(targets, probabilities)
         confidence = probabilities.max(axis=1)
         self._bins = measure.confidence_bins(confidence)
-        self._excess = confidence - (probabilities.argmax(axis=1) == targets)
+        self._excess = confidence - (probabilities.argmax(axis=1) == numbers)
 
     def __call__(self, rows: Positions) -> Floats:
         """float64, a value for each name, of the rows at these positions, which may repeat."""
