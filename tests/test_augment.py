@@ -21,7 +21,12 @@ from podium.data.recipes import ImageRecipes, recipes_that_act
 from podium.engine.batches import ImageSource, ViewedImages
 from podium.engine.features import FeatureRecipe, _make_source
 from podium.engine.params import RecipeParams, TrainParams
-from podium.engine.phases import check_image_recipes, check_recipes, count_recipe_epochs, make_plan
+from podium.engine.phases import (
+    check_augmentation,
+    check_image_recipes,
+    count_augmented_epochs,
+    make_plan,
+)
 from podium.engine.runs import make_training_key
 from podium.errors import PodiumError
 from podium.params import Params, load_params
@@ -111,12 +116,18 @@ def test_a_recipe_does_not_change_what_the_preset_draws() -> None:
         assert 0 < changed.mean() <= 0.26
 
 
-def test_recipes_end_with_their_epochs_and_the_preset_goes_on() -> None:
-    light = make_augment("light", "none", 0)
-    assert light
-    ending = recipe("cutout", preset="light", recipe_epochs=4)
-    same = [np.array_equal(a, b) for a, b in zip(draws(light, 8), draws(ending, 8), strict=True)]
-    assert same == [False] * 4 + [True] * 4
+def test_preset_and_recipes_end_with_their_epochs_and_mirrors_go_on() -> None:
+    cutout = ImageRecipes(cutout=1.0)
+    whole = make_augment("light", "both", 0, 1.0, cutout)
+    ending = make_augment("light", "both", 0, 1.0, cutout, 4)
+    mirrors = make_augment("none", "both", 0)
+    assert whole
+    assert ending
+    assert mirrors
+    seen = draws(ending, 12)
+    for like, epochs in ((whole, range(4)), (mirrors, range(4, 12))):
+        drawn = draws(like, 12)
+        assert all(np.array_equal(seen[e], drawn[e]) == (e in epochs) for e in range(12))
 
 
 # --- presets
@@ -470,7 +481,7 @@ def test_recipes_of_images_are_the_six() -> None:
 def test_recipes_act_in_epochs_that_begin_before_the_share(
     until: float, epochs: int, count: int
 ) -> None:
-    assert count_recipe_epochs(until, epochs) == count
+    assert count_augmented_epochs(until, epochs) == count
 
 
 FROZEN = make_plan("all", True, [], [], 32)
@@ -487,6 +498,7 @@ WHOLE = make_plan("none", True, [], [], 32)
         (FROZEN, {"cutout": 0.5}, 4, 0.5, r"train\.augment_until: expected 1\.0 .* got 0\.5"),
         (LATER_ALL, {"cutout": 0.5}, 4, 0.4, r"train\.augment_until: expected 1\.0 .* got 0\.4"),
         (WHOLE, {"cutout": 0.5}, 4, 0.9, r"train\.augment_until: expected 1\.0 .* got 0\.9"),
+        (FROZEN, {}, 4, 0.9, r"while train\.augment or recipes act in train\.views, got 0\.9"),
     ],
 )
 def test_recipes_that_cannot_act_are_refused(
@@ -494,7 +506,7 @@ def test_recipes_that_cannot_act_are_refused(
 ) -> None:
     recipes = params(recipes={**NO_RECIPES, **changes}).recipes
     with pytest.raises(PodiumError, match=said) as caught:
-        check_recipes(plan, recipes, views, until)
+        check_augmentation(plan, "light", recipes, views, until)
     assert "\n" not in str(caught.value)
 
 
@@ -503,6 +515,8 @@ def test_recipes_that_cannot_act_are_refused(
     [
         (FROZEN, {}, 0, 0.5),
         (FROZEN, {"mixup": 1.0}, 0, 0.5),
+        (FROZEN, {"mixup": 1.0}, 4, 0.5),
+        (WHOLE, {}, 0, 0.5),
         (FROZEN, {"cutout": 0.5, "mixup": 0.5}, 4, 1.0),
         (LATER_ALL, {"cutout": 0.5}, 0, 0.7),
         (LATER_ALL, {"cutout": 0.5, "cutmix": 0.5}, 4, 0.7),
@@ -513,5 +527,5 @@ def test_recipes_that_can_act_are_taken(
     plan: Any, changes: dict[str, float], views: int, until: float
 ) -> None:
     recipes = params(recipes={**NO_RECIPES, **changes}).recipes
-    check_recipes(plan, recipes, views, until)
+    check_augmentation(plan, "light", recipes, views, until)
     check_image_recipes(plan, recipes.of_images(), views)

@@ -327,6 +327,14 @@ def test_the_last_epochs_in_the_sheet_are_clean(inputs: TrainingInputs) -> None:
             assert changed.mean() <= 0.26
 
 
+def test_an_end_of_mixing_leaves_what_was_drawn_ahead(inputs: TrainingInputs) -> None:
+    never = {"recipes": {"mixup": 1e-9}, "augment_until": 0.2}
+    made = tiles(sheet(inputs, "none", augment="medium", views=4, **never))
+    for epoch in (1, 2, 3, 4):
+        assert any(not np.array_equal(a, b) for a, b in zip(made[0], made[epoch], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(made[1], made[5], strict=True))
+
+
 def test_frozen_layers_see_their_views_again_and_again(inputs: TrainingInputs) -> None:
     made = tiles(sheet(inputs, "all", augment="medium", views=2))
     for row in range(6):

@@ -27,7 +27,7 @@ def make_augment(
     seed: int,
     strength: float = 1.0,
     recipes: ImageRecipes = NO_RECIPES,
-    recipe_epochs: int | None = None,
+    augmented_epochs: int | None = None,
 ) -> Augment | None:
     """The augmentation that `train.augment`, `train.flip` and `train.recipes` name; None where all
     are off.
@@ -43,7 +43,8 @@ def make_augment(
         strength: > 0 .. 1, scales every range of the preset; mirrors and recipes are as frequent
             as ever.
         recipes: probabilities.
-        recipe_epochs: recipes act in the epochs 1 .. this; None: in all.
+        augmented_epochs: preset and recipes act in the epochs 1 .. this; None: in all. Mirrors
+            always do: a mirrored picture is as good as the picture.
 
     Raises:
         PodiumError: (when called) the preset names a transform or an argument that is not there, or
@@ -56,16 +57,18 @@ def make_augment(
 
     def augment(image: RGB, epoch: int, image_id: str, occurrence: int) -> RGB:
         if getattr(own, "shape", None) != image.shape:
-            own.steps = _make_steps(preset, flip, strength, image.shape[:2])
+            own.mirrors, own.preset = _make_steps(preset, flip, strength, image.shape[:2])
             own.shape = image.shape
+        acts = augmented_epochs is None or epoch <= augmented_epochs
+        steps = [*own.mirrors, *own.preset] if acts else own.mirrors
         # One seed per step: Compose would give all steps the same one, and so, for example,
         # mirror upside down whenever it mirrors left to right.
-        for number, step in enumerate(own.steps):
+        for number, step in enumerate(steps):
             step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
             changed = step(image=image)["image"]
             check_kept(preset, step, image, changed)
             image = changed
-        if recipe_epochs is None or epoch <= recipe_epochs:
+        if acts:
             for name, probability, change in acting:
                 rng = np.random.default_rng(
                     derive_seed(seed, "recipe", name, epoch, image_id, occurrence)
@@ -77,14 +80,17 @@ def make_augment(
     return augment
 
 
-def _make_steps(preset: str, flip: str, strength: float, size_px: tuple[int, int]) -> list[Any]:
+def _make_steps(
+    preset: str, flip: str, strength: float, size_px: tuple[int, int]
+) -> tuple[list[Any], list[Any]]:
+    """Mirrors, and the preset's transforms."""
     import albumentations
     import cv2
 
     cv2.setNumThreads(0)
-    steps: list[Any] = []
+    mirrors: list[Any] = []
     if flip in ("horizontal", "both"):
-        steps.append(albumentations.HorizontalFlip(p=0.5))
+        mirrors.append(albumentations.HorizontalFlip(p=0.5))
     if flip == "both":
-        steps.append(albumentations.VerticalFlip(p=0.5))
-    return steps + make_transforms(preset, strength, size_px)
+        mirrors.append(albumentations.VerticalFlip(p=0.5))
+    return mirrors, make_transforms(preset, strength, size_px)

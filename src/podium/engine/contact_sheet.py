@@ -33,7 +33,7 @@ from podium.engine.mixing import Mix, read_mixed
 from podium.engine.phases import (
     ALL,
     Phase,
-    count_recipe_epochs,
+    count_augmented_epochs,
     count_views,
     is_whole,
     make_plan,
@@ -67,20 +67,20 @@ def draw_inputs(
 
     @cache
     def source_in(phase: Phase) -> Source:
+        n_views = count_views(plan, params.views, len(rows))
         is_frozen = phase.part != ALL
+        is_fixed = is_frozen or (is_whole(plan) and n_views > 0)
         augment = make_augment(
             params.augment,
             params.flip,
             recipe.seed,
             phase.strength,
             params.recipes.of_images(),
-            None if is_frozen else count_recipe_epochs(params.augment_until, recipe.epochs),
+            None if is_fixed else count_augmented_epochs(params.augment_until, recipe.epochs),
         )
         images = FileImages(paths, phase.image_size_px)
         as_pixels = Preprocessing(phase.image_size_px, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         source = ImageSource(images, images, image_ids, as_pixels, augment)
-        n_views = count_views(plan, params.views, len(rows))
-        is_fixed = is_frozen or (is_whole(plan) and n_views > 0)
         return ViewedImages(source, n_views) if is_fixed else source
 
     def phase_in(epoch: int) -> Phase:

@@ -22,8 +22,8 @@ from podium.engine.phases import (
     ALL,
     HEAD,
     Phase,
-    check_recipes,
-    count_recipe_epochs,
+    check_augmentation,
+    count_augmented_epochs,
     count_views,
     is_whole,
     make_plan,
@@ -181,7 +181,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
         model.freeze, model.starts_trained, params.unfreeze, params.size_schedule, job.image_size_px
     )
     n_views = count_views(plan, params.views, len(rows))
-    check_recipes(plan, params.recipes, n_views, params.augment_until)
+    check_augmentation(plan, params.augment, params.recipes, n_views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])
     training = Job(build, plan, fitted_task, data, recipe, data_task.primary)
     with run.fold(fold) as (on_epoch, checkpoints), run.steps(fold) as on_step:
@@ -208,6 +208,7 @@ def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase, n_fixed_views: i
     if phase.part != ALL:
         return load_features(job.inputs.features, phase, len(rows), job.image_size_px)
     params = job.recipe.params
+    augmented_epochs = count_augmented_epochs(params.augment_until, job.recipe.epochs)
     source = ImageSource(
         images=load_images(rows, phase.image_size_px, "decode train"),
         judged_images=load_images(rows, job.image_size_px, "decode train"),
@@ -219,7 +220,8 @@ def _make_source(job: FitJob, rows: pd.DataFrame, phase: Phase, n_fixed_views: i
             job.recipe.seed,
             phase.strength,
             params.recipes.of_images(),
-            count_recipe_epochs(params.augment_until, job.recipe.epochs),
+            # The views of all epochs are drawn as if they were the first ones.
+            None if n_fixed_views else augmented_epochs,
         ),
     )
     return ViewedImages(source, n_fixed_views) if n_fixed_views else source

@@ -76,7 +76,7 @@ class TrainParams(Section):
     # auto: the mirrors whose pictures quick models answer as well as others.
     flip: Literal["auto", "none", "horizontal", "both"]
     recipes: RecipeParams
-    # The share of the epochs in which recipes act; the last ones see what the preset leaves.
+    # The share of the epochs in which preset and recipes act; the last ones see mirrors only.
     augment_until: Annotated[float, Field(gt=0, le=1)]
     # Augmented views of each training image that a frozen trunk sees; 0: the plain image. None: auto.
     # Nothing frozen: fixed pictures of each image; 0, auto: each epoch draws its own.

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from podium.data.presets import NO_PRESET
 from podium.data.recipes import ImageRecipes, recipes_that_act
 from podium.engine.params import RecipeParams
 from podium.errors import PodiumError
@@ -106,8 +107,8 @@ def phase_of(plan: tuple[Phase, ...], epoch: int, epochs: int) -> Phase:
     return next(phase for phase in reversed(plan) if phase.start <= (epoch - 1) / epochs)
 
 
-def count_recipe_epochs(until: float, epochs: int) -> int:
-    """The epochs, from the first on, in which recipes act: those that begin before the share
+def count_augmented_epochs(until: float, epochs: int) -> int:
+    """The epochs, from the first on, in which preset and recipes act: those that begin before the share
     `until` of `epochs` is over."""
     return math.ceil(round(until * epochs, 6))
 
@@ -148,12 +149,19 @@ def check_image_recipes(plan: tuple[Phase, ...], recipes: ImageRecipes, views: i
         )
 
 
-def check_recipes(plan: tuple[Phase, ...], recipes: RecipeParams, views: int, until: float) -> None:
-    """Refuse recipes that cannot act as params say.
+def check_augmentation(
+    plan: tuple[Phase, ...], preset: str, recipes: RecipeParams, views: int, until: float
+) -> None:
+    """Refuse augmentation that cannot act as params say.
+
+    Args:
+        preset, recipes: as in `train`.
+        views: as `count_views` says.
+        until: `train.augment_until`.
 
     Raises:
-        PodiumError: as `check_image_recipes`; images to cut where no phase sees any; recipes in
-            views that would have to be made twice.
+        PodiumError: as `check_image_recipes`; images to cut where no phase sees any; an end to what
+            is drawn into views, unless it is that of mixup and cutmix, which a preset outlasts.
     """
     images = recipes.of_images()
     check_image_recipes(plan, images, views)
@@ -165,9 +173,11 @@ def check_recipes(plan: tuple[Phase, ...], recipes: RecipeParams, views: int, un
         )
     ends = [*(phase.start for phase in plan[1:]), 1.0]
     is_late = any(phase.part != ALL and end > until for phase, end in zip(plan, ends, strict=True))
-    if views and (is_late or (is_whole(plan) and until < 1)) and recipes_that_act(images):
+    goes_on = views and (is_late or (is_whole(plan) and until < 1))
+    ends_nothing = preset != NO_PRESET and not (recipes.mixup or recipes.cutmix)
+    if goes_on and (recipes_that_act(images) or ends_nothing):
         raise PodiumError(
-            f"params.yaml: train.augment_until: expected 1.0 while recipes act in train.views, got "
-            f"{until:g}: views are drawn once; or set the recipes of images to 0, or let all "
-            "layers learn by that share (train.unfreeze)"
+            f"params.yaml: train.augment_until: expected 1.0 while train.augment or recipes act in "
+            f"train.views, got {until:g}: views are drawn once, for all epochs; or let all layers "
+            "learn by that share (model.freeze: none with train.views: 0, or train.unfreeze)"
         )

@@ -35,7 +35,7 @@ from podium.engine.loss_trace import OnStep, StepLoss
 from podium.engine.mixing import Mix, draw_mix, read_mixed
 from podium.engine.optimization import build_optimizer, learning_rate
 from podium.engine.params import RuntimeParams, TrainParams
-from podium.engine.phases import ALL, Phase, count_recipe_epochs, phase_of
+from podium.engine.phases import ALL, Phase, count_augmented_epochs, phase_of
 from podium.engine.processes import Alone, Group
 from podium.engine.session import Pass, Session
 from podium.engine.soup import Ingredients
@@ -126,7 +126,7 @@ def mix_of_step(
         n_rows: of the step's batch.
     """
     params = recipe.params
-    if epoch > count_recipe_epochs(params.augment_until, recipe.epochs):
+    if epoch > count_augmented_epochs(params.augment_until, recipe.epochs):
         return None
     sees_images = phase_of(plan, epoch, recipe.epochs).part == ALL
     cutmix = params.recipes.cutmix if sees_images else 0.0
