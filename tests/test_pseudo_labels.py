@@ -7,6 +7,8 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,9 +16,21 @@ import pytest
 from pydantic import ValidationError
 
 from podium.data.rules import check_pseudo_labels
-from podium.engine.fit import TrainingInputs
-from podium.engine.pseudo_labels import PseudoLabels, add_rows, choose_confident, find_val_copies
+from podium.engine import pseudo_labels
+from podium.engine.fit import FitJob, Fitted, TrainingInputs
+from podium.engine.processes import Alone
+from podium.engine.pseudo_labels import (
+    PseudoLabels,
+    add_rows,
+    choose_confident,
+    find_val_copies,
+    fit_rounds,
+)
+from podium.engine.runs import Run
+from podium.engine.training import Trained
 from podium.errors import PodiumError
+from podium.models.params import ModelParams
+from podium.tasks.classification.net import ClassificationNet
 from tests.competition import (
     copy_clone,
     edit,
@@ -26,7 +40,7 @@ from tests.competition import (
     run_any,
     running,
 )
-from tests.trainings import params
+from tests.trainings import TASK, params, recipe
 
 CLASSES = ("a", "b", "c")
 
@@ -80,6 +94,49 @@ def test_a_copy_of_a_val_image_is_not_learned_from_where_that_image_judges() -> 
     assert copies == {0: ["x2"], 1: ["x1"]}
     more = add_rows(inputs, chosen, copies, CLASSES)
     assert more.train_lists == {0: ["t2", "x1", "x3"], 1: ["t1", "x2", "x3"]}
+
+
+def test_round_two_learns_from_no_copy_of_a_val_image_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = pd.DataFrame(
+        {
+            "image_id": ["t1", "t2", "x1", "x2"],
+            "pixel_hash": ["one", "two", "one", "other"],
+            "label": ["a", "b", "", ""],
+            "soft_label": "",
+            "source": ["train", "train", "test", "test"],
+            "problem": "",
+        }
+    )
+    splits = pd.DataFrame({"image_id": ["t1", "t2"], "fold": [0, 1]})
+    inputs = TrainingInputs(manifest, splits, {0: ["t2"]}, Path("features"))
+    model = ModelParams(
+        name="resnet18",
+        pretrained=False,
+        weights=None,
+        allow_download=False,
+        freeze="none",
+        top_layers=6,
+        dropout=0.0,
+    )
+    how = recipe(pseudo_threshold=0.9)
+    job = FitJob(inputs, model, how, 32, TASK, ClassificationNet(3, 0.0))
+    taught = []
+
+    def fit_folds(job: FitJob, run: Any) -> dict[int, Fitted]:
+        taught.append(job.inputs.train_lists)
+        return {0: Fitted({}, {}, Trained({}, 1, 0.5, []))}
+
+    sure = np.tile([[0.95, 0.05, 0.0]], (2, 1))
+    monkeypatch.setattr(pseudo_labels, "fit_folds", fit_folds)
+    monkeypatch.setattr(pseudo_labels, "_predict_test", lambda *given: [sure])
+    run = SimpleNamespace(group=Alone(), next_round=lambda: None)
+    _, report = fit_rounds(job, cast(Run, run))
+    assert taught == [{0: ["t2"]}, {0: ["t2", "x2"]}]
+    assert report["pseudo_labels"][0]["taken"] == 2
+    assert report["pseudo_labels"][0]["left_out_as_val"] == {"0": 1}
+    assert "fold 0: 1 of these are pixel-identical to val images" in capsys.readouterr().out
 
 
 def test_beside_soft_labels_a_taken_images_label_is_certain() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from podium.data.soft_labels import (
     format_soft_label,
     parse_soft_label,
 )
+from podium.engine.scoring import OutOfFold, ValSet
 from podium.engine.training import Job, TrainingData, train
 from podium.errors import PodiumError, ProblemsError
 from podium.files import write_csv
@@ -30,6 +33,7 @@ from podium.tasks.calibration import apply_temperature
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.net import ClassificationNet
 from podium.trust.compare import Side, compare
+from stages import evaluate
 from tests.test_manifest import Competition
 from tests.trainings import recipe, toy_job
 
@@ -260,6 +264,34 @@ def test_the_best_log_loss_is_that_of_the_shares_themselves() -> None:
     found = compare(task, *sides, shares, groups, draws=200, seed=0)
     assert found.primary.difference < 0
     assert (len(found.mended), len(found.broken), len(found.moved)) == (0, 0, 0)
+
+
+def test_the_evaluate_stage_reads_the_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = (Path(__file__).resolve().parents[1] / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(4), 12)
+    ids = [f"{row:02d}" for row in range(12)]
+    train = pd.DataFrame(
+        {
+            "image_id": ids,
+            "label": [str(number) for number in shares.argmax(axis=1)],
+            "soft_label": [" ".join(map(repr, row)) for row in shares.tolist()],
+            "group_id": ids,
+        }
+    )
+    found = OutOfFold(ValSet(train, np.arange(12)), [0] * 12, rng.dirichlet(np.ones(4), 12))
+    monkeypatch.setattr(evaluate, "load_manifest", lambda path: train)
+    monkeypatch.setattr(evaluate, "load_splits", lambda path: None)
+    monkeypatch.setattr(evaluate, "settle_tta", lambda *given: "none")
+    monkeypatch.setattr(evaluate, "predict_out_of_fold", lambda *given: found)
+    evaluate.main()
+    said = json.loads((tmp_path / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    expected = -(shares * np.log(found.probabilities)).sum(axis=1).mean()
+    assert said["log_loss"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_loss_takes_the_targets_as_they_come() -> None:
