@@ -226,6 +226,10 @@ def test_border_alarm_is_in_plain_words() -> None:
     assert "98.6%" in finding.sentence
     assert "can come from the background alone and proves nothing" in finding.sentence
     assert finding.advice
+    (rare,) = explain_probes(
+        [replace(probe, note="1 image of 1 class left out")], model, Scale(0.363, 0.997)
+    )
+    assert rare.sentence == f"{finding.sentence} (1 image of 1 class left out)"
 
 
 def sees_centre(images: RGB) -> npt.NDArray[np.bool_]:
@@ -243,6 +247,16 @@ def test_pictures_that_are_too_small_are_not_compared() -> None:
     assert finding.severity == "not measured"
     assert "smaller than 48 px" in finding.sentence
     assert not twins.groups
+
+
+def test_inflation_that_cannot_be_measured_is_not_called_quiet() -> None:
+    """Two equal pictures, and one class has no other."""
+    rows = make_rows(4, 0).assign(label=["a", "a", "b", "b"], group_id=["0", "1", "2", "2"])
+    images = list(draw_images()[:4])
+    twins = find_twins(rows, images, np.eye(4, dtype=np.float32), {}, lambda *_: images[0], 10, 0)
+    finding = explain_twins(twins, rows, [], {}, GAP)[-1]
+    assert (finding.check, finding.severity) == ("inflation by random folds", "not measured")
+    assert "fewer than two classes have two different images" in finding.sentence
 
 
 @pytest.fixture(scope="module")
@@ -369,3 +383,4 @@ def test_what_is_written_repeats_itself_and_loads_nothing(
     print_summary(tmp_path / "a")
     table = " ".join(capsys.readouterr().out.split())
     assert "ALARM: border the outermost tenth of the pictures alone" in table
+    assert "not measured: EXIF" in table

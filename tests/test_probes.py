@@ -26,7 +26,8 @@ from podium.intake.demo.plan import make_plan, near_duplicate_pairs
 from podium.intake.demo.spec import DemoSpec
 from podium.probes import inflation
 from podium.probes.auc import measure_auc
-from podium.probes.cross_validation import make_folds
+from podium.probes.baselines import measure_baselines
+from podium.probes.cross_validation import MAX_IMAGES, make_folds, thin
 from podium.probes.findings import Effect, Finding, Scale, make_scale, order_findings
 from podium.probes.inflation import measure_inflation
 from podium.probes.near_duplicates import (
@@ -118,7 +119,50 @@ def test_absent_traits_are_not_measured_and_say_why() -> None:
     assert notes["times in the zip"] == "the files came in no zip"
     assert notes["order in the list"].startswith("there is no list")
     few = probe_shortcuts(bare[:3], ["0", "1", "1"], GROUPS[:3], seed=0)
-    assert {probe.note for probe in few} == {"a class has fewer than two different images"}
+    assert {probe.note for probe in few} == {"fewer than two classes have two different images"}
+
+
+def test_one_rare_class_hides_no_shortcut() -> None:
+    """What cannot be both learned and asked about is left out, and the rest is looked at."""
+    planted = plant("file size", make_files())
+    files, labels = [*planted, *make_files()[:3]], [*LABELS, "rare", "pair", "pair"]
+    groups = [*GROUPS, "a", "b", "b"]
+    said = "3 images of 2 classes left out: a class needs two different images"
+    probes = {probe.name: probe for probe in probe_shortcuts(files, labels, groups, seed=0)}
+    effect = probes["file size"].effect
+    assert effect is not None
+    assert effect.value == 1.0
+    assert {probe.note for probe in probes.values()} == {said}
+    assert {probe.n_images for probe in probes.values()} == {N}
+    assert probes["file size"].floor == pytest.approx(80 / N)
+    without = probe_shortcuts(planted, LABELS, GROUPS, seed=0)
+    assert [p.effect for p in without] == [p.effect for p in probes.values()]
+
+
+def test_a_rare_class_does_not_hide_the_border_nor_lift_its_alarm() -> None:
+    draw = np.random.default_rng(0)
+    thumbnails = draw.integers(0, 256, (N + 300, 32, 32, 3)).astype(np.uint8)
+    for thumbnail, label in zip(thumbnails, LABELS, strict=False):
+        thumbnail[:3] = 60 * int(label)
+    labels = [*LABELS, *(f"rare {k}" for k in range(300))]
+    groups = [f"{k:04}" for k in range(N + 300)]
+    found = measure_baselines(thumbnails, labels, groups, seed=0)
+    assert found.border is not None
+    assert found.border.accuracy == 1.0
+    assert found.border_tells_much
+    assert found.left_out.startswith("300 images of 300 classes left out")
+    assert found.majority == pytest.approx(80 / (N + 300))
+    assert found.floor == pytest.approx(1 / 3)  # of the classes that were asked about
+
+
+def test_of_many_images_a_rare_class_keeps_two_groups() -> None:
+    """Of 30 images of a class 29 are copies of one: a draw of some must hold the other, too."""
+    codes = np.repeat([0, 1], [5000, 30])
+    groups = np.concatenate([np.arange(5000), np.full(29, 5000), [5001]])
+    for seed in range(12):
+        rows = thin(codes, groups, seed)
+        assert len(rows) <= MAX_IMAGES
+        assert len(np.unique(groups[rows][codes[rows] == 1])) == 2
 
 
 def test_class_folders_are_no_file_names() -> None:
@@ -252,6 +296,13 @@ def test_random_folds_flatter_where_groups_are_copies() -> None:
     assert found is not None
     assert found.random > 0.7
     assert found.difference.low > 0.15
+    assert found.left_out == ""
+    rare = measure_inflation(
+        np.concatenate([seen, seen[:1]]), np.append(codes, 7), [*names, "rare"], 200, 0
+    )
+    assert rare is not None
+    assert (rare.random, rare.n_images) == (found.random, 320)
+    assert rare.left_out.startswith("1 image of 1 class left out")
     alone = [f"{k:03}" for k in range(320)]
     assert measure_inflation(seen, codes, alone, draws=200, seed=0) is None
     draw = np.random.default_rng(1)

@@ -58,7 +58,8 @@ def print_summary(root: Path) -> None:
 
 
 def _find_alarms(root: Path) -> list[tuple[str, str]]:
-    """A row for each alarm of the audit, or one that says that there is none; none before it ran."""
+    """A row for each alarm of the audit and one that counts the rest, with the names of the checks
+    that could not be made: no alarm of those means nothing. None before it ran."""
     audit = _load(root, "audit")
     if not audit:
         return []
@@ -71,8 +72,12 @@ def _find_alarms(root: Path) -> list[tuple[str, str]]:
         )
         for alarm in alarms
     ]
-    counts = f"{audit['n_notice']} notices, {audit['n_label_candidates']} labels in doubt"
-    return rows or [("audit", f"no alarm; {counts}")]
+    said = f"{audit['n_alarm'] or 'no'} alarm{'s' * (audit['n_alarm'] > 1)}; "
+    said += f"{audit['n_notice']} notices, {audit['n_label_candidates']} labels in doubt"
+    unknown = [finding["check"] for finding in findings if finding["severity"] == "not measured"]
+    if unknown:
+        said += f"; not measured: {', '.join(unknown)}"
+    return [*rows, ("audit", escape(said))]
 
 
 def _load(root: Path, name: str) -> dict[str, Any]:

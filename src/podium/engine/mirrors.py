@@ -24,7 +24,8 @@ def find_mirrors(
         allows_pretrained: `competition.rules.pretrained`; false: bare pixels alone decide.
     """
     all_codes = np.unique(rows["label"].to_numpy(str), return_inverse=True)[1]
-    asked = rows.iloc[thin(all_codes, seed, MAX_IMAGES)]
+    groups = np.unique(rows["group_id"].to_numpy(str), return_inverse=True)[1]
+    asked = rows.iloc[thin(all_codes, groups, seed, MAX_IMAGES)]
     pixels = load_images(asked, LINEAR_PX, "decode thumbnails")[:].astype(np.float32)
     seen = {
         f"{LINEAR_PX} px thumbnails": {

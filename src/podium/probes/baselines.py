@@ -14,10 +14,8 @@ import numpy.typing as npt
 
 from podium.probes.cross_validation import (
     Features,
-    can_be_folded,
-    make_folds,
+    draw_sample,
     predict_linear,
-    thin,
 )
 from podium.probes.findings import Effect
 from podium.tasks.classification.metrics import accuracy_interval
@@ -43,18 +41,22 @@ class Baseline:
 class Baselines:
     """Majority of all images; linear and border of `n_images` of them, None where not measured.
 
-    Not measured: where some class has fewer than two groups, or a single class is left.
+    Attributes:
+        floor: the majority's share where classes of fewer than two groups are left out.
+        left_out: how many images those are, in words; "" where there are none.
     """
 
     majority: float
     n_images: int
     linear: Baseline | None
     border: Baseline | None
+    floor: float
+    left_out: str
 
     @property
     def border_tells_much(self) -> bool:
         """Whether the border surely closes half of the gap between majority and 100 %."""
-        return self.border is not None and self.border.low >= (1 + self.majority) / 2
+        return self.border is not None and self.border.low >= (1 + self.floor) / 2
 
 
 def measure_baselines(
@@ -76,18 +78,17 @@ def measure_baselines(
     """
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
     majority = float(np.bincount(codes).max() / len(codes))
-    rows = thin(codes, seed)
-    groups = np.unique(np.asarray(group_ids)[rows], return_inverse=True)[1]
-    if not can_be_folded(codes[rows], groups):
-        return Baselines(majority, len(rows), None, None)
-    folds = make_folds(codes[rows], groups, seed)
-    few = thumbnails[rows]
+    sample = draw_sample(labels, group_ids, seed)
+    count = len(sample.rows)
+    if not count:
+        return Baselines(majority, 0, None, None, sample.floor, "")
+    few = thumbnails[sample.rows]
     hits = [
-        int((predict_linear(features, codes[rows], folds) == codes[rows]).sum())
+        int((predict_linear(features, sample.codes, sample.folds) == sample.codes).sum())
         for features in (_small(few), _border(few))
     ]
-    linear, border = (Baseline(n / len(rows), *accuracy_interval(n, len(rows))) for n in hits)
-    return Baselines(majority, len(rows), linear, border)
+    linear, border = (Baseline(n / count, *accuracy_interval(n, count)) for n in hits)
+    return Baselines(majority, count, linear, border, sample.floor, sample.left_out)
 
 
 def _small(thumbnails: npt.NDArray[np.uint8]) -> Features:

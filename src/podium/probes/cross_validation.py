@@ -7,7 +7,8 @@ for equal arguments, whatever the number of cores.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from podium.runtime import derive_seed
 FOLDS = 5
 MAX_IMAGES = 4000  # enough for an interval of +-1.5 points, and seconds rather than minutes
 COMPONENTS = 160
+NOT_FOLDABLE = "fewer than two classes have two different images"
 _C = 0.1  # of scikit-learn's LogisticRegression: the more pixels than images, the stronger
 _MAX_ITERATIONS = 60
 # A leaf of fewer rows learns the noise, one of more than 1 in 200 misses short runs in a list.
@@ -27,17 +29,72 @@ Features = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.intp]
 
 
-def thin(codes: Codes, seed: int, most: int | None = None) -> Codes:
-    """At most `most` rows (`MAX_IMAGES`), classes in proportion, at least two of each."""
+@dataclass(frozen=True)
+class Sample:
+    """What small models are cross-validated on.
+
+    Attributes:
+        rows: positions of its images, sorted; none where fewer than two classes can be asked about.
+        codes: class number of each.
+        folds: of each.
+        floor: the commonest class's share, of all images of the classes that are asked about.
+        left_out: in words, how many images of which classes are not; "" where all are.
+    """
+
+    rows: Codes
+    codes: Codes
+    folds: Codes
+    floor: float
+    left_out: str
+
+
+def draw_sample(labels: Sequence[str], group_ids: Sequence[str], seed: int) -> Sample:
+    """At most about `MAX_IMAGES` images, of the classes that have two different images.
+
+    One rare class shall not keep the others from being looked at.
+
+    Args:
+        labels, group_ids: of n images; rows of one group stay in one fold.
+        seed: decides which images are taken where there are very many, and the folds.
+    """
+    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    groups = np.unique(np.asarray(group_ids), return_inverse=True)[1]
+    rows = find_foldable(codes, groups)
+    if not len(rows):
+        return Sample(rows, rows, rows, float(np.bincount(codes).max() / len(codes)), "")
+    floor = float(np.bincount(codes[rows]).max() / len(rows))
+    left_out = describe_left_out(codes, rows)
+    rows = rows[thin(codes[rows], groups[rows], seed)]
+    return Sample(rows, codes[rows], make_folds(codes[rows], groups[rows], seed), floor, left_out)
+
+
+def describe_left_out(codes: Codes, rows: Codes) -> str:
+    """Which images are not among `rows`, in words; "" where all are."""
+    n_images = len(codes) - len(rows)
+    n_classes = len(np.unique(codes)) - len(np.unique(codes[rows]))
+    if not n_images:
+        return ""
+    images = "1 image" if n_images == 1 else f"{n_images} images"
+    classes = "1 class" if n_classes == 1 else f"{n_classes} classes"
+    return f"{images} of {classes} left out: a class needs two different images"
+
+
+def thin(codes: Codes, groups: Codes, seed: int, most: int | None = None) -> Codes:
+    """At most about `most` rows (`MAX_IMAGES`), classes in proportion; of each class two groups, if
+    it has as many."""
     most = MAX_IMAGES if most is None else most
     if len(codes) <= most:
         return np.arange(len(codes))
     draw = np.random.default_rng(derive_seed(seed, "eda", "thin"))
     shuffled = draw.permutation(len(codes))
-    taken = [
-        members[: max(2, len(members) * most // len(codes))]
-        for members in (shuffled[codes[shuffled] == code] for code in range(codes.max() + 1))
-    ]
+    taken = []
+    for code in np.unique(codes):
+        members = shuffled[codes[shuffled] == code]
+        few = members[: max(2, len(members) * most // len(codes))]
+        if (groups[few] == groups[few[0]]).all():
+            others = members[groups[members] != groups[few[0]]]
+            few = np.concatenate([few[: len(few) - len(others[:1])], others[:1]])
+        taken.append(few)
     return np.sort(np.concatenate(taken))
 
 
@@ -57,11 +114,17 @@ def make_folds(codes: Codes, groups: Codes, seed: int) -> Codes:
     return fold_of_group[numbers]
 
 
+def find_foldable(codes: Codes, groups: Codes) -> Codes:
+    """Rows of the classes that hold two groups, one to learn from and one to be asked about; none
+    where fewer than two classes do."""
+    class_of_pair = np.unique(np.c_[codes, groups], axis=0)[:, 0]
+    enough = np.flatnonzero(np.bincount(class_of_pair) >= 2)
+    return np.flatnonzero(np.isin(codes, enough if len(enough) >= 2 else []))
+
+
 def can_be_folded(codes: Codes, groups: Codes) -> bool:
     """Whether there are two classes, and two groups of each."""
-    class_of_pair = np.unique(np.c_[codes, groups], axis=0)[:, 0]
-    per_class = np.bincount(class_of_pair, minlength=codes.max() + 1)
-    return len(per_class) >= 2 and int(per_class.min()) >= 2
+    return len(find_foldable(codes, groups)) == len(codes)
 
 
 def predict_linear(

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from podium.probes.cross_validation import can_be_folded, make_folds, predict_linear
+from podium.probes.cross_validation import (
+    describe_left_out,
+    find_foldable,
+    make_folds,
+    predict_linear,
+)
 from podium.probes.findings import Effect
 from podium.runtime import derive_seed
 from podium.tasks.evidence import Evidence, gain_interval
@@ -23,12 +28,14 @@ _COMPONENTS = 64
 
 @dataclass(frozen=True)
 class Inflation:
-    """Accuracies by both kinds of folds, and their difference, of `n_images`."""
+    """Accuracies by both kinds of folds, and their difference, of `n_images`; `left_out` says in
+    words which images could not be asked about."""
 
     grouped: float
     random: float
     difference: Effect
     n_images: int
+    left_out: str
 
 
 def measure_inflation(
@@ -38,7 +45,7 @@ def measure_inflation(
     draws: int,
     seed: int,
 ) -> Inflation | None:
-    """None where no group holds two images, or a class has fewer than two groups.
+    """None where no group holds two images, or fewer than two classes have two groups.
 
     Args:
         embeddings: (n, d).
@@ -49,12 +56,11 @@ def measure_inflation(
     names, groups, sizes = np.unique(
         np.asarray(group_names), return_inverse=True, return_counts=True
     )
-    rows = _thin(names.tolist(), groups, seed)
-    if sizes[groups[rows]].max() < 2:
+    drawn = _thin(names.tolist(), groups, seed)
+    rows = drawn[find_foldable(codes[drawn], groups[drawn])]
+    if sizes[groups[rows]].max(initial=0) < 2:
         return None
     few, numbers = np.unique(codes[rows], return_inverse=True)[1], groups[rows]
-    if not can_be_folded(few, numbers):
-        return None
     seen = embeddings[rows].astype(np.float64)
     alone = np.arange(len(rows))
     hits = [
@@ -71,7 +77,8 @@ def measure_inflation(
     )
     low, high = gain_interval(lambda drawn: float(gain[drawn].mean()), evidence, "inflation")
     difference = Effect(float(gain.mean()), low, high)
-    return Inflation(float(hits[0].mean()), float(hits[1].mean()), difference, len(rows))
+    left_out = describe_left_out(codes[drawn], np.searchsorted(drawn, rows))
+    return Inflation(float(hits[0].mean()), float(hits[1].mean()), difference, len(rows), left_out)
 
 
 def _thin(names: Sequence[str], groups: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.intp]:

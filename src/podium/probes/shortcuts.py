@@ -21,9 +21,10 @@ import pandas as pd
 from podium.data.file_traits import FileTraits
 from podium.probes.auc import measure_auc
 from podium.probes.cross_validation import (
-    Codes,
+    NOT_FOLDABLE,
     Features,
-    can_be_folded,
+    Sample,
+    draw_sample,
     make_folds,
     predict_by_tree,
     score_linear,
@@ -72,7 +73,7 @@ class Probe:
         effect: accuracy or AUC; None where not measured.
         floor: what it would be if nothing could be told: the majority's share, 0.5 for an AUC.
         n_images: that were used.
-        note: why it was not measured, else "".
+        note: why it was not measured, or which images were left out; else "".
         measure: accuracy or auc.
     """
 
@@ -93,17 +94,11 @@ def probe_shortcuts(
         files, labels, group_ids: of the n training images; rows of one group stay in one fold.
         seed: of the folds, and of which images count where there are very many.
     """
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    majority = float(np.bincount(codes).max() / len(codes))
-    rows = thin(codes, seed)
-    groups = np.unique(np.asarray(group_ids)[rows], return_inverse=True)[1]
-    codes = codes[rows]
-    if not can_be_folded(codes, groups):
-        note = "a class has fewer than two different images"
-        return [Probe(name, None, majority, len(rows), note) for name in _PROBES]
-    folds = make_folds(codes, groups, seed)
-    few = [files[row] for row in rows]
-    return [_run(name, read(few), codes, folds, majority) for name, read in _PROBES.items()]
+    sample = draw_sample(labels, group_ids, seed)
+    if not len(sample.rows):
+        return [Probe(name, None, sample.floor, 0, NOT_FOLDABLE) for name in _PROBES]
+    few = [files[row] for row in sample.rows]
+    return [_run(name, read(few), sample) for name, read in _PROBES.items()]
 
 
 def probe_drift(train: Sequence[SeenFile], test: Sequence[SeenFile], seed: int) -> Probe:
@@ -112,7 +107,7 @@ def probe_drift(train: Sequence[SeenFile], test: Sequence[SeenFile], seed: int) 
     is_test = np.repeat([0, 1], [len(train), len(test)])
     if min(len(train), len(test)) < 10:
         return Probe(DRIFT, None, 0.5, len(is_test), "fewer than ten images of a kind", "auc")
-    rows = thin(is_test, seed)
+    rows = thin(is_test, np.arange(len(is_test)), seed)
     files = [*train, *test]
     few = [files[row] for row in rows]
     features = np.column_stack(
@@ -159,16 +154,15 @@ def parse_probe_table(table: pd.DataFrame) -> list[Probe]:
     return probes
 
 
-def _run(
-    name: str, features: Features | None, codes: Codes, folds: Codes, majority: float
-) -> Probe:
+def _run(name: str, features: Features | None, sample: Sample) -> Probe:
+    codes = sample.codes
     if features is None:
-        return Probe(name, None, majority, len(codes), _ABSENT[name])
+        return Probe(name, None, sample.floor, len(codes), _ABSENT[name])
     if (features == features[0]).all():
-        return Probe(name, None, majority, len(codes), "the same for all training images")
-    hits = int((predict_by_tree(features, codes, folds) == codes).sum())
+        return Probe(name, None, sample.floor, len(codes), "the same for all training images")
+    hits = int((predict_by_tree(features, codes, sample.folds) == codes).sum())
     effect = Effect(hits / len(codes), *accuracy_interval(hits, len(codes)))
-    return Probe(name, effect, majority, len(codes))
+    return Probe(name, effect, sample.floor, len(codes), sample.left_out)
 
 
 def _read_colours(files: Sequence[SeenFile]) -> Features:

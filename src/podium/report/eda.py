@@ -31,6 +31,7 @@ from podium.data.params import ListingParams
 from podium.data.relabel import RELABEL, apply_relabels, load_relabels
 from podium.files import write_csv, write_metrics, write_text
 from podium.probes.baselines import Baseline, Baselines, measure_baselines
+from podium.probes.cross_validation import NOT_FOLDABLE
 from podium.probes.findings import make_scale
 from podium.probes.shortcuts import (
     BORDER,
@@ -189,11 +190,11 @@ def explain_baselines(baselines: Baselines) -> list[str]:
     """The baselines in sentences."""
     lines = [f"always saying the commonest class scores {baselines.majority:.1%}"]
     if baselines.linear is None or baselines.border is None:
-        lines.append("linear baselines: not measured, a class has fewer than two different images")
+        lines.append(f"linear baselines: not measured, {NOT_FOLDABLE}")
         return lines
     lines.append(
         f"a linear model scores {_show(baselines.linear)} on thumbnails and "
-        f"{_show(baselines.border)} on their border alone"
+        f"{_show(baselines.border)} on their border alone{_in_brackets(baselines.left_out)}"
     )
     return lines
 
@@ -234,9 +235,9 @@ def _probe(
             )
         )
     train = manifest[manifest["source"] == TRAIN]
-    note = "" if baselines.border else "a class has fewer than two different images"
+    note = baselines.left_out if baselines.border else NOT_FOLDABLE
     effect = None if baselines.border is None else baselines.border.as_effect()
-    border = Probe(BORDER, effect, baselines.majority, baselines.n_images, note)
+    border = Probe(BORDER, effect, baselines.floor, baselines.n_images, note)
     labels, groups = train["label"].tolist(), train["group_id"].tolist()
     shortcuts = probe_shortcuts(files[TRAIN], labels, groups, seed)
     return [border, *shortcuts, probe_drift(files[TRAIN], files[TEST], seed)]
@@ -256,7 +257,10 @@ def _explain_probes(probes: Sequence[Probe]) -> list[str]:
                 f"(AUC {probe.effect.value:.2f}): the val score may not hold on them"
             )
         else:
-            lines.append(f"{probe.name} alone tells the class of {probe.effect} of the images")
+            lines.append(
+                f"{probe.name} alone tells the class of {probe.effect} of the images"
+                f"{_in_brackets(probe.note)}"
+            )
     return lines
 
 
@@ -264,6 +268,10 @@ def _explain_relabels(relabelled: Sequence[Problem]) -> list[str]:
     if not relabelled:
         return []
     return [f"{len(relabelled)} labels are not the organiser's: {RELABEL} changed them"]
+
+
+def _in_brackets(note: str) -> str:
+    return f" ({note})" if note else ""
 
 
 def _show(baseline: Baseline) -> str:

@@ -157,7 +157,7 @@ def measure_drift(rows: pd.DataFrame, embeddings: npt.NDArray[np.float32], seed:
     check = "drift of embeddings"
     if min(int(is_test.sum()), int((1 - is_test).sum())) < _LEAST_FOR_DRIFT:
         return Finding(check, "not measured", f"fewer than {_LEAST_FOR_DRIFT} images of a kind")
-    used = thin(is_test, seed)
+    used = thin(is_test, np.arange(len(is_test)), seed)
     kinds = is_test[used]
     folds = make_folds(kinds, np.arange(len(used)), seed)
     scores = score_linear(embeddings[used].astype(np.float64), kinds, folds, _DRIFT_COMPONENTS)
@@ -206,6 +206,8 @@ def _explain_probe(probe: Probe, model: Effect, scale: Scale) -> Finding:
     else:
         sentence = f"{probe.name} alone tells the class of {probe.effect} of the images ({beside})"
         advice = _ADVICE.get(probe.name, _ADVICE_OF_FILES)
+    if probe.note:
+        sentence += f" ({probe.note})"
     is_told = severity in ("alarm", "notice")
     return Finding(
         probe.name,

@@ -16,6 +16,7 @@ import pandas as pd
 from podium.data.decode import RGB
 from podium.data.duplicates import make_group_ids
 from podium.data.listing import TEST, TRAIN
+from podium.probes.cross_validation import NOT_FOLDABLE
 from podium.probes.findings import ALARM_SHARE, Effect, Finding, Scale
 from podium.probes.inflation import Inflation, measure_inflation
 from podium.probes.near_duplicates import LEAST_SIDE_PX, NearDuplicates, find_near_duplicates
@@ -132,7 +133,7 @@ def explain_twins(
         _explain_val(train, val_ids, folds),
         _explain_test(rows, table),
         _explain_conflicts(train[train["group"].isin(inside)]),
-        _explain_inflation(twins.inflation, scale),
+        _explain_inflation(twins, scale),
     ]
 
 
@@ -190,17 +191,22 @@ def _explain_conflicts(train: pd.DataFrame) -> Finding:
     )
 
 
-def _explain_inflation(inflation: Inflation | None, scale: Scale) -> Finding:
-    check = "inflation by random folds"
+def _explain_inflation(twins: Twins, scale: Scale) -> Finding:
+    check, inflation = "inflation by random folds", twins.inflation
+    if inflation is None and len(set(twins.group_of_train)) < len(twins.group_of_train):
+        said = f"no two of the images asked about are equal or alike, or {NOT_FOLDABLE}"
+        return Finding(check, "not measured", said)
     if inflation is None:
         said = "no group of equal or alike images: random folds are as honest as grouped ones"
         return Finding(check, "quiet", said)
     severity = scale.judge_loss(inflation.difference)
+    left_out = f" ({inflation.left_out})" if inflation.left_out else ""
     return Finding(
         check,
         severity,
         f"a quick model scores {inflation.random:.1%} with random folds and {inflation.grouped:.1%} "
-        f"with equal and alike images kept together: random folds flatter by {inflation.difference}",
+        f"with equal and alike images kept together: random folds flatter by {inflation.difference}"
+        f"{left_out}",
         f"keep groups together: competition.group_column, see {TABLE}"
         if severity in ("alarm", "notice")
         else "",
