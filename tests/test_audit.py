@@ -22,6 +22,7 @@ from podium.intake.demo.plan import make_plan
 from podium.intake.demo.spec import DemoSpec
 from podium.probes.findings import Effect, Finding, Scale
 from podium.probes.shortcuts import BORDER, Probe
+from podium.trust.audit import twins as twins_module
 from podium.trust.audit.doctor import Audit, Case, audit, explain_probes, measure_drift
 from podium.trust.audit.labels import explain_candidates, find_candidates
 from podium.trust.audit.masks import make_mask, make_masks
@@ -243,10 +244,40 @@ def test_pictures_that_are_too_small_are_not_compared() -> None:
     rows = make_rows(4, 0).assign(width=20, height=20)
     images = list(draw_images()[[0, 0, 1, 1]])
     twins = find_twins(rows, images, np.eye(4, dtype=np.float32), {}, lambda *_: images[0], 10, 0)
-    (finding,) = explain_twins(twins, rows, [], {}, GAP)
+    finding, test, inflation = explain_twins(twins, rows, [], {}, GAP)
     assert finding.severity == "not measured"
     assert "smaller than 48 px" in finding.sentence
     assert not twins.groups
+    assert (test.severity, test.sentence) == ("not measured", "no test image")
+    assert inflation.sentence.startswith("no group of equal images")
+
+
+@pytest.mark.parametrize("why", ["small", "many"])
+def test_equal_pixels_are_found_where_alike_ones_are_not_looked_for(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leak of whole pictures: two in test, and copies in train that random folds part."""
+    rows = make_rows(60, 6)
+    if why == "small":
+        rows = rows.assign(width=20, height=20)
+    else:
+        monkeypatch.setattr(twins_module, "MAX_IMAGES", 10)
+    rows.loc[61, "pixel_hash"], rows.loc[64, "pixel_hash"] = rows["pixel_hash"][0], "train/007.jpg"
+    seen = np.random.default_rng(0).normal(size=(66, 20)).astype(np.float32)
+    rows.loc[30:59, "group_id"], seen[30:60] = rows["group_id"][:30].tolist(), seen[:30]
+    images = list(draw_images()[:66])
+    twins = find_twins(rows, images, seen, {}, lambda *_: images[0], 200, 0)
+    found = {one.check: one for one in explain_twins(twins, rows, [], {}, GAP)}
+    assert found["near-duplicates"].severity == "not measured"
+    assert "only equal pixels were looked for" in found["near-duplicates"].sentence
+    test = found["near-duplicates across train and test"]
+    assert (test.severity, test.sentence) == (
+        "notice",
+        "2 of 6 test images are a training image, pixel for pixel",
+    )
+    inflation = found["inflation by random folds"]
+    assert inflation.effect is not None
+    assert inflation.effect.low > 0
 
 
 def test_inflation_that_cannot_be_measured_is_not_called_quiet() -> None:

@@ -100,7 +100,7 @@ def find_twins(
 
 def _why_not(sides_px: npt.NDArray[np.int64]) -> str:
     if len(sides_px) > MAX_IMAGES:
-        return f"more than {MAX_IMAGES} different pictures: near-duplicates were not looked for"
+        return f"more than {MAX_IMAGES} different pictures: only equal pixels were looked for"
     if len(sides_px) and np.median(sides_px) < LEAST_SIDE_PX:
         return (
             f"half of the pictures are smaller than {LEAST_SIDE_PX} px, which shows too little to tell "
@@ -112,9 +112,14 @@ def _why_not(sides_px: npt.NDArray[np.int64]) -> str:
 def explain_twins(
     twins: Twins, rows: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int], scale: Scale
 ) -> list[Finding]:
-    """One finding for each place, one for conflicting labels, one for the inflation."""
+    """One finding for each place, one for conflicting labels, one for the inflation; where only equal
+    pixels were looked for, what those say."""
     if twins.skipped:
-        return [Finding("near-duplicates", "not measured", twins.skipped)]
+        return [
+            Finding("near-duplicates", "not measured", twins.skipped),
+            _explain_test(rows, twins),
+            _explain_inflation(twins, scale),
+        ]
     table = twins.table
     train = table[table["source"] == TRAIN]
     sizes = train.groupby("group", sort=True).size()
@@ -131,7 +136,7 @@ def explain_twins(
             f"they weigh double; {TABLE} names them",
         ),
         _explain_val(train, val_ids, folds),
-        _explain_test(rows, table),
+        _explain_test(rows, twins),
         _explain_conflicts(train[train["group"].isin(inside)]),
         _explain_inflation(twins, scale),
     ]
@@ -158,20 +163,25 @@ def _explain_val(train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, i
     )
 
 
-def _explain_test(rows: pd.DataFrame, table: pd.DataFrame) -> Finding:
-    test = rows[rows["source"] == TEST]
+def _explain_test(rows: pd.DataFrame, twins: Twins) -> Finding:
+    table, test = twins.table, rows[rows["source"] == TEST]
     near_train = set(table.loc[table["source"] == TRAIN, "group"])
-    twins = set(table.loc[(table["source"] == TEST) & table["group"].isin(near_train), "image_id"])
+    known = set(table.loc[(table["source"] == TEST) & table["group"].isin(near_train), "image_id"])
     equal = test["pixel_hash"].isin(set(rows.loc[rows["source"] == TRAIN, "pixel_hash"]))
-    twins |= set(test.loc[equal, "image_id"])
+    known |= set(test.loc[equal, "image_id"])
     if test.empty:
         return Finding("near-duplicates across train and test", "not measured", "no test image")
+    said = f"{len(known)} of {len(test)} test images "
+    said += (
+        "are a training image, pixel for pixel"
+        if twins.skipped
+        else f"show the same thing as a training image ({int(equal.sum())} of them pixel for pixel)"
+    )
     return _found(
         "near-duplicates across train and test",
-        len(twins),
+        len(known),
         len(test),
-        f"{len(twins)} of {len(test)} test images show the same thing as a training image "
-        f"({int(equal.sum())} of them pixel for pixel)",
+        said,
         "the public score flatters by them, too; a private set may hold none",
     )
 
@@ -194,19 +204,20 @@ def _explain_conflicts(train: pd.DataFrame) -> Finding:
 def _explain_inflation(twins: Twins, scale: Scale) -> Finding:
     check, inflation = "inflation by random folds", twins.inflation
     if inflation is None and len(set(twins.group_of_train)) < len(twins.group_of_train):
-        said = f"no two of the images asked about are equal or alike, or {NOT_FOLDABLE}"
+        said = f"the images asked about hold no group, or {NOT_FOLDABLE}"
         return Finding(check, "not measured", said)
     if inflation is None:
-        said = "no group of equal or alike images: random folds are as honest as grouped ones"
+        alike = "equal" if twins.skipped else "equal or alike"
+        said = f"no group of {alike} images: random folds are as honest as grouped ones"
         return Finding(check, "quiet", said)
     severity = scale.judge_loss(inflation.difference)
     left_out = f" ({inflation.left_out})" if inflation.left_out else ""
+    kept = "equal" if twins.skipped else "equal and alike"
     return Finding(
         check,
         severity,
         f"a quick model scores {inflation.random:.1%} with random folds and {inflation.grouped:.1%} "
-        f"with equal and alike images kept together: random folds flatter by {inflation.difference}"
-        f"{left_out}",
+        f"with {kept} images kept together: random folds flatter by {inflation.difference}{left_out}",
         f"keep groups together: competition.group_column, see {TABLE}"
         if severity in ("alarm", "notice")
         else "",
