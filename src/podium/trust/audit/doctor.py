@@ -130,7 +130,7 @@ def audit(case: Case) -> Audit:
     findings = explain_probes(case.probes, model, scale)
     findings.append(measure_drift(case.rows, case.embeddings, case.seed))
     findings += explain_twins(twins, case.rows, val_ids, case.folds, scale)
-    subject, chosen, masks = _pick_subject(case, val_ids, answers, twins)
+    subject, chosen, masks = _pick_subject(case, val_ids, twins)
     findings += check_occlusion(
         subject, masks, lambda shown, rows: case.answer(shown, chosen[rows]), scale
     )
@@ -230,7 +230,7 @@ _ADVICE_OF_FILES = (
 
 
 def _pick_subject(
-    case: Case, val_ids: Sequence[str], answers: npt.NDArray[np.intp], twins: Twins
+    case: Case, val_ids: Sequence[str], twins: Twins
 ) -> tuple[Subject, npt.NDArray[np.int64], list[Mask | None]]:
     """At most `MAX_OCCLUDED` val images, drawn by the seed and the name, with their masks."""
     drawn = sorted(
@@ -242,7 +242,6 @@ def _pick_subject(
     subject = Subject(
         images,
         case.targets[chosen],
-        answers[chosen],
         [twins.group_of_train[row] for row in case.val_rows[chosen]],
         BOOTSTRAP_DRAWS,
         case.seed,

@@ -39,14 +39,12 @@ class Subject:
     Attributes:
         images: uint8 (n, s, s, 3).
         targets: class numbers (n,).
-        answers: what the model said of them as they are (n,).
         groups: of each; rows that are no independent evidence share one.
         draws, seed: of the bootstrap.
     """
 
     images: RGB
     targets: Classes
-    answers: Classes
     groups: Sequence[str]
     draws: int
     seed: int
@@ -55,8 +53,13 @@ class Subject:
 def check_occlusion(
     subject: Subject, masks: Sequence[Mask | None], answer: Answer, scale: Scale
 ) -> list[Finding]:
-    """The three checks. `answer` is told which of the subject's rows the images come from."""
+    """The three checks. `answer` is told which of the subject's rows the images come from.
+
+    It is asked about the images as they are, too: stored predictions may be means over views of each
+    image (TTA), and what those gain is nothing that an occlusion takes away.
+    """
     everything = np.arange(len(subject.images))
+    hits = answer(subject.images, everything) == subject.targets
     border = _score(answer(keep_border(subject.images), everything) == subject.targets)
     severity = scale.judge_score(border)
     alarm_at = scale.reaches(ALARM_SHARE)
@@ -73,7 +76,6 @@ def check_occlusion(
             alarm_at,
         )
     ]
-    hits = subject.answers == subject.targets
     centre = answer(keep_centre(subject.images), everything) == subject.targets
     loss = _measure_loss(subject, hits, centre, "centre kept")
     severity = scale.judge_loss(loss)
@@ -89,13 +91,18 @@ def check_occlusion(
             ALARM_SHARE * (scale.top - scale.floor),
         )
     )
-    findings.append(_check_background(subject, masks, answer, scale))
+    findings.append(_check_background(subject, masks, hits, answer, scale))
     return findings
 
 
 def _check_background(
-    subject: Subject, masks: Sequence[Mask | None], answer: Answer, scale: Scale
+    subject: Subject,
+    masks: Sequence[Mask | None],
+    hits: npt.NDArray[np.bool_],
+    answer: Answer,
+    scale: Scale,
 ) -> Finding:
+    """`hits`: whether the model is right on the images as they are."""
     sample = masks[:MASK_SAMPLE]
     failed = failure_rate(sample)
     said = f"the mask fails on {sum(m is None for m in sample)} of {len(sample)} images (masks.png)"
@@ -108,17 +115,15 @@ def _check_background(
     kept = [mask for mask in masks if mask is not None]
     changed = replace_backgrounds(subject.images[rows], kept, donors)
     answers = answer(changed, rows)
-    before = subject.answers[rows] == subject.targets[rows]
     loss = _measure_loss(
         Subject(
             changed,
             subject.targets[rows],
-            answers,
             [subject.groups[row] for row in rows],
             subject.draws,
             subject.seed,
         ),
-        before,
+        hits[rows],
         answers == subject.targets[rows],
         "background",
     )
