@@ -20,9 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
+from podium.certify import clones
 from podium.certify.certificate import find_unlike, load_certificate, read_given
 from podium.certify.certify import SMALL, Options, certify, judge, recheck
-from podium.certify.clones import hash_folder, parse_overrides, set_params
+from podium.certify.clones import check_committed, hash_folder, parse_overrides, set_params
 from podium.certify.comparison import (
     Comparison,
     compare,
@@ -384,6 +385,22 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(root, sys.executable, "-m", "dvc", "add", "--quiet", "data/raw")
     commit(root)
     return root
+
+
+def test_data_of_no_commit_is_refused(quick: Path, tmp_path: Path) -> None:
+    """The revision names its data by data/raw.dvc: a certificate must not be of other files."""
+    root = copy_clone(quick, tmp_path / "repository")
+    (root / "data/weights/mine.bin").write_text("in no commit, and none need be")
+    (root / "data/weights/.gitkeep").write_text("another one than the commit's")
+    head = check_committed(root)
+    clones.make_clone(root, tmp_path / "same", QUICK, head)
+    assert (tmp_path / "same/data/weights/mine.bin").is_file()
+    assert (tmp_path / "same/data/weights/.gitkeep").read_text() == ""
+    (root / "data/raw/2.jpg").write_text("another picture")
+    (root / "data/raw.dvc").write_text("outs: []\n")  # as if added, and still not committed
+    said = r"data/raw is not what data/raw\.dvc of the last commit records.*`dvc add data/raw`"
+    with pytest.raises(PodiumError, match=said):
+        clones.make_clone(root, tmp_path / "other", QUICK, head)
 
 
 def plant(quick: Path, folder: Path, stage: str, line: str) -> Path:

@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from podium.commands.init import make_demo
 from podium.dag import declared_outputs
 from podium.errors import PodiumError, did_you_mean
-from podium.git_facts import read_revision
+from podium.git_facts import read_revision, run_git
 from podium.intake.init import run_dvc
 from podium.models.params import WEIGHTS_FOLDER
 from podium.params import PARAMS_FILE, load_params, read_yaml
@@ -75,7 +75,7 @@ def make_clone(
         earlier: another such clone; its data is taken where `root` has none.
 
     Raises:
-        PodiumError: no data, or params that are not as they must be.
+        PodiumError: no data, other data than the commit's, or params that are not as they must be.
     """
     clone.parent.mkdir(parents=True, exist_ok=True)
     for words in (
@@ -130,18 +130,59 @@ def _names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _bring_data(root: Path, earlier: Path, clone: Path, source: str, name: str) -> None:
     """Raw data is in no commit: copied from the checkout, or rendered anew where it is the demo; nor
-    need the user's weights be."""
+    need the user's weights be. Of files that git holds, the commit's stay."""
+    recorded = run_git(clone, "ls-files", "-z", "--", "*.dvc").split("\0")[:-1]
     if (root / WEIGHTS_FOLDER).is_dir():
-        shutil.copytree(root / WEIGHTS_FOLDER, clone / WEIGHTS_FOLDER, dirs_exist_ok=True)
+        _copy_missing(root / WEIGHTS_FOLDER, clone / WEIGHTS_FOLDER)
     there = [place / source for place in (root, earlier) if (place / source).is_dir()]
     if there:
-        shutil.copytree(there[0], clone / source)
+        _copy_missing(there[0], clone / source)
+        _check_recorded(clone, recorded)
         if not (clone / f"{source}.dvc").exists():
             run_dvc(clone, "add", source)
     elif name == "demo":
         make_demo(clone)
     else:
         raise PodiumError(f"{source} is missing: `dvc pull` or `podium init PATH`")
+
+
+def _copy_missing(source: Path, target: Path) -> None:
+    """Copy the files below `source` that `target` has not."""
+
+    def copy(one: str, other: str) -> None:
+        if not Path(other).exists():
+            shutil.copy2(one, other)
+
+    shutil.copytree(source, target, copy_function=copy, dirs_exist_ok=True)
+
+
+def _check_recorded(clone: Path, recorded: list[str]) -> None:
+    """Whether the data that was copied is the commit's.
+
+    Args:
+        recorded: the commit's .dvc files.
+
+    Raises:
+        PodiumError: it is not: the certificate would name a commit whose data nobody used.
+    """
+    from dvc.repo import Repo
+
+    if not recorded:
+        return
+    # Not `dvc status`: in a clone, whose cache is empty, it says of everything that the cache lacks it.
+    with Repo(str(clone)) as repo:
+        for pointer in recorded:
+            stages = repo.stage.load_file(str(clone / pointer))
+            outs = [out for stage in stages for out in stage.outs]
+            changed = [out for out in outs if out.exists and out.changed_checksum()]
+            if changed:
+                path = changed[0].fs_path
+                name = Path(path).relative_to(clone.resolve()).as_posix()
+                raise PodiumError(
+                    f"{name} is not what {pointer} of the last commit records, so the certificate would "
+                    f"name a commit whose data it did not use: `dvc add {name}` and commit, or bring "
+                    f"the old files back by `dvc checkout {pointer}`"
+                )
 
 
 def hash_folder(folder: Path) -> dict[str, Any]:
