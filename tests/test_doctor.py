@@ -184,6 +184,21 @@ def test_uncommitted_inputs_that_a_queued_experiment_would_miss(tree: Path) -> N
     assert only(check_inputs(tree), WARN).said.endswith("miss 1 file: data/raw.dvc")
 
 
+def test_what_dvc_tracks_below_an_input_is_no_miss(tree: Path) -> None:
+    """`dvc add data/weights/other.safetensors`, and a folder, both ignored by git."""
+    (tree / "data/weights/many").mkdir()
+    for name in ("other.safetensors", "many/1.bin", "many/2.bin"):
+        (tree / "data/weights" / name).write_text("")
+    for name in ("other.safetensors", "many"):
+        (tree / f"data/weights/{name}.dvc").write_text("outs: []\n")
+    (tree / "data/weights/.gitignore").write_text("/other.safetensors\n/many\n")
+    git(tree, "add", "data/weights/.gitignore")
+    said = only(check_inputs(tree), WARN).said
+    assert said.endswith("miss 2 files: data/weights/many.dvc, data/weights/other.safetensors.dvc")
+    git(tree, "add", "data/weights")
+    only(check_inputs(tree), OK)
+
+
 def test_ignored_inputs_are_missed_too(tree: Path) -> None:
     (tree / ".gitignore").write_text("/src/secret.py\n")
     (tree / "src/secret.py").write_text("")
@@ -231,6 +246,8 @@ def test_merge_conflict(tree: Path) -> None:
 
 def test_notes_cut_short(tree: Path) -> None:
     (tree / "dvc.lock").write_text("schema: '2.0'\nstages:\n  eda:\n    cm")
+    assert only(check_notes(tree), FAIL).said == "cut short by a kill: dvc.lock"
+    (tree / "dvc.lock").write_text("stages:\n  eda:\n")  # at a line's end
     assert only(check_notes(tree), FAIL).said == "cut short by a kill: dvc.lock"
     (tree / "dvc.lock").unlink()
     rwlock = tree / ".dvc/tmp/rwlock"

@@ -93,24 +93,27 @@ def check_inputs(root: Path) -> list[Finding]:
 
 
 def find_unseen_inputs(root: Path, places: Iterable[Path]) -> list[str]:
-    """Files below `places` that are neither in git's index nor tracked by DVC; sorted."""
+    """Files below `places` that are neither in git's index nor tracked by DVC; of what DVC tracks the
+    .dvc file, where git does not know that; sorted."""
     known = set(run_git(root, "ls-files", "-z").split("\0"))
-    unseen = []
+    unseen = set()
     for place in places:
-        pointer = f"{place.as_posix()}.dvc"
-        if (root / pointer).is_file():
-            if pointer not in known:
-                unseen.append(pointer)
-            continue
         top = root / place
-        files = [top] if top.is_file() else [path for path in top.rglob("*") if path.is_file()]
-        unseen += [
-            name
-            for path in files
-            if (name := path.relative_to(root).as_posix()) not in known
-            and not name.endswith(_IGNORED)
-        ]
-    return sorted(set(unseen))
+        tracked = top.is_file() or _find_pointer(root, place)
+        for path in [top] if tracked else [path for path in top.rglob("*") if path.is_file()]:
+            name = path.relative_to(root).as_posix()
+            if name in known or name.endswith(_IGNORED):
+                continue
+            pointer = _find_pointer(root, Path(name))
+            if pointer not in known:
+                unseen.add(pointer or name)
+    return sorted(unseen)
+
+
+def _find_pointer(root: Path, place: Path) -> str | None:
+    """The .dvc file of a place, or of a folder that it is in; None where DVC does not track it."""
+    names = (f"{part.as_posix()}.dvc" for part in (place, *place.parents[:-1]))
+    return next((name for name in names if (root / name).is_file()), None)
 
 
 class DvcStatus:
