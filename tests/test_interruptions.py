@@ -18,9 +18,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from ruamel.yaml import YAML
 
 from podium import files
-from podium.commands.dvc_notes import mend_dvc_notes
+from podium.commands.dvc_notes import find_cut_notes, mend_dvc_notes
 from podium.files import PARTIAL, replace_folder, write_text
 from podium.stage import run_stage
 from tests.competition import (
@@ -190,6 +192,47 @@ def test_dvcs_own_notes_cut_short(copy: Path, left: int) -> None:
     assert ".dvc/tmp/rwlock was cut short by a kill: removed" in said
     assert stages_run(said) == []
     assert lock.read_bytes() == whole
+
+
+LOCK = """\
+schema: '2.0'
+stages:
+  eda:
+    cmd: exec true
+    deps:
+    - path: data/raw
+      hash: md5
+      md5: 0f1af1b80fb0f965849a0198c65627f7.dir
+      size: 7594456
+    params:
+      params.yaml:
+        competition.classes:
+        - low
+        seed: 0
+    outs:
+    - path: data/manifest.csv
+      hash: md5
+      md5: a53a5cce7be0d5e5f2099948ea951ac6
+      size: 222296
+"""
+
+
+def test_a_lock_cut_at_a_line_end_is_found_where_dvc_would_not_read_it(tmp_path: Path) -> None:
+    lines = LOCK.splitlines(keepends=True)
+    cut = []
+    for count in range(1, len(lines) + 1):
+        text = "".join(lines[:count])
+        (tmp_path / "dvc.lock").write_text(text)
+        if find_cut_notes(tmp_path):
+            cut.append(lines[count - 1].strip())
+        else:
+            COMPILED_LOCKFILE_SCHEMA(
+                YAML(typ="safe", pure=True).load(text)
+            )  # raises where it does not fit
+    assert cut == [
+        *("stages:", "eda:", "deps:", "- path: data/raw", "hash: md5", "params:", "params.yaml:"),
+        *("outs:", "- path: data/manifest.csv", "hash: md5"),
+    ]
 
 
 def test_whole_notes_are_left_alone(tmp_path: Path) -> None:

@@ -49,14 +49,31 @@ def find_cut_notes(root: Path) -> list[Path]:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether it is whole: YAML that ends in the middle of a line may be YAML all the same."""
+    """Whether it is whole, or cut where DVC goes on without a word: what stood behind an entry is then
+    taken from the run cache. YAML that ends in the middle of a line may be YAML all the same."""
     try:
         text = path.read_text(encoding="utf-8")
         content: Any = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, UnicodeDecodeError):
         return False
     stages = content.get("stages", {}) if isinstance(content, dict) else None
-    return isinstance(stages, dict) and text.endswith("\n")
+    if not isinstance(stages, dict) or not text.endswith("\n"):
+        return False
+    return all(_is_stage(stage) for stage in stages.values())
+
+
+def _is_stage(stage: Any) -> bool:
+    """Whether DVC would read it: its LOCK_FILE_STAGE_SCHEMA (dvc.schema), and hashes that are there."""
+    if not isinstance(stage, dict) or not stage.get("cmd"):
+        return False
+    params, parts = stage.get("params", {}), [stage.get(key, []) for key in ("deps", "outs")]
+    if not isinstance(params, dict) or not all(isinstance(part, list) for part in parts):
+        return False
+    return all(isinstance(part, dict) for part in params.values()) and all(
+        isinstance(file, dict) and len(file) > 1 and file.get("hash", "path") in file
+        for part in parts
+        for file in part
+    )
 
 
 def _is_json(path: Path) -> bool:
