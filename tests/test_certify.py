@@ -227,6 +227,16 @@ def test_another_class_of_cpus_may_round_differently() -> None:
     assert outside(loosely({"n": 4, "accuracy": 0.86}, NEAR)) == []
 
 
+@pytest.mark.parametrize(("score", "near", "far"), [(1.3, 1.36, 25.0), (-0.1, -0.14, -0.2)])
+def test_scores_beyond_0_and_1_are_compared_too(score: float, near: float, far: float) -> None:
+    """A log loss of 1.3 and one of 25 are no agreement."""
+    for other, passes in ((near, True), (far, False)):
+        (check,) = compare_loosely(
+            ({}, {}), ({"log_loss": score}, {"log_loss": other}), ({}, {}), [], Tolerances()
+        )
+        assert check.passes == passes, check
+
+
 @pytest.mark.parametrize(
     ("checks", "what"),
     [

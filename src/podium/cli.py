@@ -102,7 +102,8 @@ def _make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--html", type=Path, help="where the page of changed images goes")
     compare.add_argument("--fail-if", choices=["worse"], help="exit with 1 where that is the word")
     certify = commands.add_parser(
-        "certify", help="the DAG four times in clean clones, killed once, compared by hash"
+        "certify",
+        help="the DAG four times in clean clones, one killed three times, compared by hash",
     )
     certify.add_argument("--against", type=Path, metavar="CERTIFICATE", help="run once and compare")
     certify.add_argument("--output", type=Path, metavar="FOLDER", help="(.podium/certificate)")
