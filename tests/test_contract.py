@@ -93,7 +93,7 @@ def broken(lines: dict[str, Line]) -> set[str]:
 def test_the_strictest_rules_can_be_kept() -> None:
     lines = judge(STRICT, CLEAN)
     assert {line.verdict for line in lines.values()} == {"met"}
-    assert set(lines) == (set(RulesParams.model_fields) | {"ordinal"}) - {"direction"}
+    assert set(lines) == set(RulesParams.model_fields) | {"ordinal"}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,19 @@ def test_another_metric_is_a_warning() -> None:
     )
     line = judge(probabilities, CLEAN, primary="log_loss", submission="probability")["metric"]
     assert "lower is better" in line.words
+
+
+def test_the_direction_is_the_metrics_own() -> None:
+    line = judge(STRICT, CLEAN)["direction"]
+    assert (line.verdict, line.words) == (
+        "met",
+        "higher wins, and of accuracy the higher value is the better one",
+    )
+    misread = STRICT.model_copy(update={"metric": "log_loss"})  # params.yaml refuses it earlier
+    assert judge(misread, CLEAN, primary="log_loss")["direction"].verdict == "broken"
+    untyped = judge(STRICT.model_copy(update={"direction": None}), CLEAN)["direction"]
+    assert (untyped.verdict, untyped.words) == ("met", "none typed in; higher, as accuracy says")
+    assert judge(NO_RULES, CLEAN)["direction"].verdict == "open"
 
 
 def test_order_of_grades_and_daily_limit_are_said() -> None:

@@ -151,6 +151,7 @@ def judge_making(
     learned = f"test images that the first round was sure of (>= {making.pseudo_threshold:g})"
     return (
         _judge_metric(rules.metric, primary, submission),
+        _judge_direction(rules),
         _judge_ordinal(classes, ordinal),
         _permission(
             "external_data",
@@ -333,8 +334,23 @@ def _judge_metric(metric: MetricName | None, primary: MetricName, submission: st
         return Line("metric", "warned", differs)
     if metric == "log_loss" and submission == "label":
         return Line("metric", "warned", "log_loss judges probabilities, and labels are submitted")
-    better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    return Line("metric", "met", f"{metric}, {better} is better, is evaluate.primary")
+    return Line(
+        "metric", "met", f"{metric}, {_own_direction(metric)} is better, is evaluate.primary"
+    )
+
+
+def _own_direction(metric: MetricName) -> str:
+    return "lower" if metric in LOWER_IS_BETTER else "higher"
+
+
+def _judge_direction(rules: RulesParams) -> Line:
+    if rules.metric is None:
+        return Line("direction", "open", "no metric in competition.rules")
+    own = _own_direction(rules.metric)
+    if rules.direction is None:
+        return Line("direction", "met", f"none typed in; {own}, as {rules.metric} says")
+    words = f"{rules.direction} wins, and of {rules.metric} the {own} value is the better one"
+    return Line("direction", "met" if rules.direction == own else "broken", words)
 
 
 def _judge_ordinal(classes: Sequence[str], ordinal: bool) -> Line:
