@@ -38,7 +38,7 @@ from podium.trust.audit.occlusion import (
     replace_backgrounds,
 )
 from podium.trust.audit.report import make_page, make_summary, write_audit
-from podium.trust.audit.twins import explain_twins, find_twins
+from podium.trust.audit.twins import Twins, explain_twins, find_twins
 
 N, SIDE = 120, 64
 TARGETS = np.arange(N) % 3
@@ -291,6 +291,61 @@ def test_equal_pixels_are_found_where_alike_ones_are_not_looked_for(
     inflation = found["inflation by random folds"]
     assert inflation.effect is not None
     assert inflation.effect.low > 0
+
+
+def make_twins(rows: pd.DataFrame, groups: list[list[str]], folds: dict[str, int]) -> Twins:
+    """Groups as if found."""
+    table = twins_module._make_table(rows, groups, folds)
+    return Twins(groups, rows["image_id"][rows["source"] == "train"].tolist(), table, None, "")
+
+
+@pytest.mark.parametrize(
+    ("count", "severity"), [(0, "quiet"), (3, "notice"), (15, "notice"), (24, "alarm")]
+)
+def test_many_twins_across_alarm_and_few_do_not(count: int, severity: str) -> None:
+    """Who looks up 24 of 30 and says the commonest class of the rest closes half the gap."""
+    rows = make_rows(60, 30)
+    ids = rows["image_id"].tolist()
+    folds = {name: k // 30 for k, name in enumerate(ids[:60])}  # val: fold 1
+    groups = [[ids[k], ids[30 + k], ids[60 + k]] for k in range(count)]
+    twins = make_twins(rows, groups, folds)
+    found = {one.check: one for one in explain_twins(twins, rows, ids[30:60], folds, GAP)}
+    for place in ("val", "test"):
+        finding = found[f"near-duplicates across train and {place}"]
+        assert finding.severity == severity, finding
+        assert finding.alarm_at == pytest.approx(0.5)
+        assert bool(finding.advice) == (severity != "quiet")
+    assert found["near-duplicates within train"].alarm_at is None
+
+
+def test_equal_pixels_alone_alarm_where_they_are_most_of_the_test_images() -> None:
+    rows = make_rows(60, 30)
+    rows.loc[60:83, "pixel_hash"] = rows["pixel_hash"][:24].tolist()
+    twins = replace(make_twins(rows, [], {}), skipped="too many")
+    found = {one.check: one for one in explain_twins(twins, rows, [], {}, GAP)}
+    assert found["near-duplicates across train and test"].severity == "alarm"
+
+
+@pytest.mark.parametrize(("count", "severity"), [(0, "quiet"), (2, "notice"), (9, "alarm")])
+def test_labels_that_mostly_conflict_alarm(count: int, severity: str) -> None:
+    rows = make_rows(60, 0)
+    ids = rows["image_id"].tolist()
+    rows.loc[30 : 30 + count - 1, "label"] = "other"
+    groups = [[ids[k], ids[30 + k]] for k in range(12)]
+    twins = make_twins(rows, groups, {})
+    found = {one.check: one for one in explain_twins(twins, rows, [], {}, GAP)}
+    assert found["labels of near-duplicates"].severity == severity
+
+
+@given(floor=st.floats(0.0, 0.99), top=st.floats(0.0, 1.0), share=st.floats(0.0, 1.0))
+def test_what_is_looked_up_alarms_as_a_shortcut_does(
+    floor: float, top: float, share: float
+) -> None:
+    scale = Scale(floor, max(floor, top))
+    scored = floor + share * (1 - floor)  # known ones right, of the others the commonest class
+    alarms = scale.judge_score(Effect(scored, scored, scored)) == "alarm"
+    if abs(share - scale.looked_up_that_alarms()) > 1e-9:
+        assert alarms == (share > scale.looked_up_that_alarms())
 
 
 def test_inflation_that_cannot_be_measured_is_not_called_quiet() -> None:

@@ -84,8 +84,17 @@ class Scale:
 
     def judge_loss(self, effect: Effect) -> Severity:
         """Of points that are lost when something is taken away that should not matter."""
-        gap = self.top - self.floor
-        return _judge(effect.low, ALARM_SHARE * gap, NOTICE_SHARE * gap)
+        return _judge(effect.low, self.loss_that_alarms(), NOTICE_SHARE * (self.top - self.floor))
+
+    def loss_that_alarms(self) -> float:
+        """What `judge_loss` calls an alarm, as the loss's lower bound."""
+        return ALARM_SHARE * (self.top - self.floor)
+
+    def looked_up_that_alarms(self) -> float:
+        """The share of images whose class is known without a look at them that alarms: who knows
+        these, and of the others says the commonest class, closes half the gap."""
+        unknown = 1 - self.floor
+        return self.loss_that_alarms() / unknown if unknown else 1.0
 
 
 def make_scale(majority: float, model: Effect | None) -> Scale:

@@ -88,7 +88,7 @@ def check_occlusion(
             if severity in ("alarm", "notice")
             else "",
             loss,
-            ALARM_SHARE * (scale.top - scale.floor),
+            scale.loss_that_alarms(),
         )
     )
     findings.append(_check_background(subject, masks, hits, answer, scale))
@@ -139,7 +139,7 @@ def _check_background(
         if severity in ("alarm", "notice")
         else "",
         loss,
-        ALARM_SHARE * (scale.top - scale.floor),
+        scale.loss_that_alarms(),
     )
 
 

@@ -17,7 +17,7 @@ from podium.data.decode import RGB
 from podium.data.duplicates import make_group_ids
 from podium.data.listing import TEST, TRAIN
 from podium.probes.cross_validation import NOT_FOLDABLE
-from podium.probes.findings import ALARM_SHARE, Effect, Finding, Scale
+from podium.probes.findings import Effect, Finding, Scale
 from podium.probes.inflation import Inflation, measure_inflation
 from podium.probes.near_duplicates import LEAST_SIDE_PX, NearDuplicates, find_near_duplicates
 from podium.tasks.classification.metrics import accuracy_interval
@@ -117,7 +117,7 @@ def explain_twins(
     if twins.skipped:
         return [
             Finding("near-duplicates", "not measured", twins.skipped),
-            _explain_test(rows, twins),
+            _explain_test(rows, twins, scale),
             _explain_inflation(twins, scale),
         ]
     table = twins.table
@@ -135,14 +135,16 @@ def explain_twins(
             f"{len(inside)} groups",
             f"they weigh double; {TABLE} names them",
         ),
-        _explain_val(train, val_ids, folds),
-        _explain_test(rows, twins),
-        _explain_conflicts(train[train["group"].isin(inside)]),
+        _explain_val(train, val_ids, folds, scale),
+        _explain_test(rows, twins, scale),
+        _explain_conflicts(train[train["group"].isin(inside)], scale),
         _explain_inflation(twins, scale),
     ]
 
 
-def _explain_val(train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int]) -> Finding:
+def _explain_val(
+    train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int], scale: Scale
+) -> Finding:
     folds_of_group: dict[str, set[int]] = {}
     for group, image_id in zip(train["group"], train["image_id"], strict=True):
         if image_id in folds:
@@ -160,10 +162,11 @@ def _explain_val(train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, i
         f"{len(leaking)} of {len(val_ids)} val images have a near-duplicate in training",
         "the val score is too high by what they give: name the groups of "
         f"{TABLE} in a column of the training list and set competition.group_column",
+        scale.looked_up_that_alarms(),
     )
 
 
-def _explain_test(rows: pd.DataFrame, twins: Twins) -> Finding:
+def _explain_test(rows: pd.DataFrame, twins: Twins, scale: Scale) -> Finding:
     table, test = twins.table, rows[rows["source"] == TEST]
     near_train = set(table.loc[table["source"] == TRAIN, "group"])
     known = set(table.loc[(table["source"] == TEST) & table["group"].isin(near_train), "image_id"])
@@ -183,10 +186,12 @@ def _explain_test(rows: pd.DataFrame, twins: Twins) -> Finding:
         len(test),
         said,
         "the public score flatters by them, too; a private set may hold none",
+        scale.looked_up_that_alarms(),
     )
 
 
-def _explain_conflicts(train: pd.DataFrame) -> Finding:
+def _explain_conflicts(train: pd.DataFrame, scale: Scale) -> Finding:
+    """Who knows one label of a thing and says it of the other loses the share that conflicts."""
     labels = train.groupby("group", sort=True)["label"].nunique()
     groups = labels[labels > 1].index.tolist()
     n_groups = len(labels)
@@ -197,7 +202,9 @@ def _explain_conflicts(train: pd.DataFrame) -> Finding:
         len(groups),
         n_groups,
         f"{len(groups)} of {n_groups} groups of near-duplicates have several labels",
-        f"one of them is wrong: see {TABLE}, mend data/relabel.csv",
+        "one label is wrong, or two things pass for one: look at near_duplicates.png and "
+        f"{TABLE}, mend data/relabel.csv",
+        scale.loss_that_alarms(),
     )
 
 
@@ -222,17 +229,25 @@ def _explain_inflation(twins: Twins, scale: Scale) -> Finding:
         if severity in ("alarm", "notice")
         else "",
         inflation.difference,
-        ALARM_SHARE * (scale.top - scale.floor),
+        scale.loss_that_alarms(),
     )
 
 
-def _found(check: str, count: int, of: int, sentence: str, advice: str) -> Finding:
-    """A count, as a share with its exact interval: a notice where there is one. That it does harm is
-    the inflation's to say."""
+def _found(
+    check: str,
+    count: int,
+    of: int,
+    sentence: str,
+    advice: str,
+    alarm_at: float | None = None,
+) -> Finding:
+    """A count, as a share with its exact interval: a notice where there is one, an alarm where the
+    share is surely `alarm_at`; None: what harm it does is the inflation's to say."""
     effect = Effect(count / of, *accuracy_interval(count, of)) if of else None
-    if not count:
-        return Finding(check, "quiet", sentence, effect=effect)
-    return Finding(check, "notice", sentence, advice, effect)
+    if not count or effect is None:
+        return Finding(check, "quiet", sentence, effect=effect, alarm_at=alarm_at)
+    is_alarm = alarm_at is not None and effect.low >= alarm_at
+    return Finding(check, "alarm" if is_alarm else "notice", sentence, advice, effect, alarm_at)
 
 
 def _make_table(
