@@ -19,6 +19,7 @@ PAGES = tuple(
     ROOT / page
     for page in (
         "README.md",
+        "docs/audit.md",
         "docs/results.md",
         "docs/training.md",
         "docs/accuracy.md",
