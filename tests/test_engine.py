@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from podium.data.augment import make_augment
 from podium.engine.batches import ImageSource, count_steps, epoch_batches
 from podium.engine.curves import EpochRow, make_curve
-from podium.engine.inference import ExportedModel, Predictor, export, run_network
+from podium.engine.inference import ExportedModel, Predictor, export, load_predictor
 from podium.engine.optimization import build_optimizer, learning_rate
 from podium.engine.processes import Alone
 from podium.engine.session import Pass, Session
@@ -346,12 +346,13 @@ def test_export_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     assert network.head[1].weight.grad is not None
 
 
-def test_run_network_has_a_row_per_image() -> None:
+def test_a_predictor_has_a_row_per_image() -> None:
     paddle.seed(0)
     network = build_network("mobilenet_v3_small", False, outputs=3, dropout=0.0)
     images = np.random.default_rng(0).integers(0, 255, (33, 32, 32, 3), dtype=np.uint8)
     preprocessing = make_preprocessing("mobilenet_v3_small", 32)
-    assert run_network(network, images, preprocessing, "test").shape == (33, 3)
+    outputs = load_predictor(network, 32).run_images(images, preprocessing, "test")
+    assert outputs.shape == (33, 3)
 
 
 TRAIN_BRIEFLY = """

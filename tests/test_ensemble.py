@@ -8,11 +8,12 @@ import numpy as np
 import paddle
 import pytest
 
+from podium.data.preprocessing import Preprocessing
 from podium.engine.ensemble import Ensemble
-from podium.engine.inference import run_network
+from podium.engine.inference import Outputs, load_predictor
 from podium.engine.weights import find_folds, fold_folder, load_network, read_state, write_model
 from podium.errors import PodiumError
-from podium.models.networks import build_network, make_preprocessing
+from podium.models.networks import Network, build_network, make_preprocessing
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (7, 32, 32, 3), dtype=np.uint8)
 
@@ -31,6 +32,11 @@ def write(models: Path, shared_trunk: bool) -> Path:
     return models
 
 
+def answer_alone(network: Network, preprocessing: Preprocessing) -> Outputs:
+    """Without the others."""
+    return load_predictor(network, 32).run_images(IMAGES, preprocessing, "alone")
+
+
 @pytest.mark.parametrize("shared_trunk", [True, False])
 def test_each_models_outputs(tmp_path: Path, shared_trunk: bool) -> None:
     models = write(tmp_path, shared_trunk)
@@ -40,7 +46,7 @@ def test_each_models_outputs(tmp_path: Path, shared_trunk: bool) -> None:
     alone = []
     for fold in ensemble.folds:
         network, preprocessing, _ = load_network(fold_folder(models, fold))
-        alone.append(run_network(network, IMAGES, preprocessing, "alone"))
+        alone.append(answer_alone(network, preprocessing))
     for outputs, expected in zip(ensemble.run(IMAGES, "all"), alone, strict=True):
         assert outputs == pytest.approx(expected, rel=1e-4, abs=1e-5)
     positions = [np.array([5, 1]), np.array([0]), np.array([1, 2, 6])]
@@ -70,4 +76,4 @@ def test_one_net_where_the_rules_forbid_more(tmp_path: Path) -> None:
     assert one.size_bytes() == (models / "fold0/weights.safetensors").stat().st_size
     network, preprocessing, _ = load_network(fold_folder(models, 0))
     (outputs,) = one.run(IMAGES, "one")
-    assert outputs == pytest.approx(run_network(network, IMAGES, preprocessing, "alone"))
+    assert outputs == pytest.approx(answer_alone(network, preprocessing))

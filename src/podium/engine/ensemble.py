@@ -18,7 +18,7 @@ from podium.data.image_cache import Images
 from podium.data.preprocessing import Preprocessing
 from podium.data.stored_rows import StoredRows
 from podium.data.views import Tta
-from podium.engine.inference import Outputs, run_network
+from podium.engine.inference import Outputs, Predictor, load_predictor
 from podium.engine.weights import find_folds, fold_folder, load_network, read_state
 from podium.models.networks import Network
 
@@ -58,6 +58,7 @@ class Ensemble:
         self.preprocessing: Preprocessing = loaded[0][1]
         self.cards = [card for _, _, card in loaded]
         self._groups = _group_by_trunk(self._networks)
+        self._predictors: dict[int, Predictor] = {}  # of a group, by its number
 
     def size_bytes(self) -> int:
         """Bytes of all weights files."""
@@ -71,16 +72,23 @@ class Ensemble:
     def run_each(self, images: Images, positions: Sequence[Positions], label: str) -> list[Outputs]:
         """Outputs (n_i, k) of the i-th fold's model for the images at positions[i]."""
         outputs: dict[int, Outputs] = {}
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
             wanted = np.unique(np.concatenate([positions[member] for member in group]))
-            heads = _Heads([self._networks[member] for member in group])
             chosen = images.select(wanted) if isinstance(images, StoredRows) else images[wanted]
-            together = run_network(heads, chosen, self.preprocessing, label, self._tta)
+            predictor = self._predictor(number)
+            together = predictor.run_images(chosen, self.preprocessing, label, self._tta)
             width = together.shape[1] // len(group)
             for place, member in enumerate(group):
                 rows = np.searchsorted(wanted, positions[member])
                 outputs[member] = together[rows, place * width : (place + 1) * width]
         return [outputs[member] for member in range(len(self.folds))]
+
+    def _predictor(self, number: int) -> Predictor:
+        """Of a group, exported when it is first asked."""
+        if number not in self._predictors:
+            heads = _Heads([self._networks[member] for member in self._groups[number]])
+            self._predictors[number] = load_predictor(heads, self.preprocessing.image_size_px)
+        return self._predictors[number]
 
 
 def _group_by_trunk(networks: Sequence[Network]) -> list[list[int]]:

@@ -125,17 +125,10 @@ class Predictor:
         return np.concatenate([run_views(images[start : start + _BATCH]) for start in batches])
 
 
-def run_network(
-    network: nn.Layer,
-    images: Images,
-    preprocessing: Preprocessing,
-    label: str,
-    tta: Tta = "none",
-) -> Outputs:
-    """Outputs of a network in memory, through a temporary export; see `Predictor.run_images`."""
+def load_predictor(network: nn.Layer, image_size_px: int) -> Predictor:
+    """A network in memory, ready to run, through a temporary export."""
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
-        model = export(network, preprocessing.image_size_px, Path(folder))
-        return Predictor(model).run_images(images, preprocessing, label, tta)
+        return Predictor(export(network, image_size_px, Path(folder)))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from podium.data.image_cache import load_images, readable_rows
 from podium.data.soft_labels import format_soft_label
 from podium.engine.fit import FitJob, Fitted, TrainingInputs, fit_folds
-from podium.engine.inference import run_network
+from podium.engine.inference import load_predictor
 from podium.engine.phases import ALL, make_plan
 from podium.engine.runs import Run
 from podium.engine.weights import build_from_card
@@ -170,7 +170,9 @@ def _predict_test(
     for one in fitted.values():
         network, preprocessing = build_from_card(one.card, one.state)
         images = load_images(rows, preprocessing.image_size_px, "decode test")
-        each.append(task.predictions(run_network(network, images, preprocessing, "predict test")))
+        predictor = load_predictor(network, preprocessing.image_size_px)
+        outputs = predictor.run_images(images, preprocessing, "predict test")
+        each.append(task.predictions(outputs))
     return each
 
 
