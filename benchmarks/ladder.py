@@ -2,9 +2,10 @@
 
 In: the embedded competition with 2,000 clean test labels, and the real gesture and lemon sets beside
 the repository (skipped with a word where they are missing). For each of them a fresh clone of HEAD is
-trained with default params, then once for each trick with this one changed. Out: a Markdown table on
-stdout, with --write also in docs/accuracy.md. Many hours on two cores for all of it; what one commit
-has trained is kept in .podium/ladder, so that a stopped ladder goes on where it was.
+trained with default params, at 96 px wherever `auto` would take more, then once for each trick with
+this one changed. Out: a Markdown table on stdout, with --write also in docs/accuracy.md, after every
+row. A few hours on two cores for all of it; what the same code has trained is kept in
+.podium/ladder, so that a stopped ladder goes on where it was, and its table grows.
 
 A trick's points are the percent of images that are answered rightly with it and not without it; the
 interval and the word are those of `podium compare` (docs/compare.md): the same images under both params,
@@ -13,7 +14,7 @@ Embedded: all test images, by one model. Real sets: two folds, the val images of
 images teach and half of them judge, which leaves something to gain.
 
     make ladder
-    python benchmarks/ladder.py --only embedded --tricks EMA views
+    python benchmarks/ladder.py --only embedded --tricks EMA views --write
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 import pandas as pd
 from clones import ROOT, fresh_clone, load_metrics, run, set_params, write_table
 from eda_speed import cpu_model
+from ruamel.yaml import YAML
 
 from podium.files import write_json
 from podium.intake.demo.score import load_truth
@@ -38,27 +40,33 @@ from podium.tasks.table import make_data_task
 from podium.trust.compare import Comparison, Side, compare
 
 HEADER = (
-    "| competition | params | it is worth, points (95 %, paired) | so it is | training, CPU s |\n"
+    "| competition | params | it is worth, points (95 %, paired) | so it is | CPU s |\n"
     "|---|---|---|---|---|"
 )
+# What decides a result, by its place in a commit: other commits may share it.
+CODE = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock")
+# What a trick may cost in.
+STAGES = ("features", "train", "evaluate", "submit")
 DATA = ROOT.parent / "shared" / "data"
 COMPETITIONS = {
     "embedded": ("--demo", "--demo-test", "2000"),
     "gesture": (str(DATA / "gesture" / "gesture.zip"),),
     "lemon": (str(DATA / "lemon"),),
 }
-# What is known of the pictures before any training, and what `train.flip: auto` cannot find out
-# (docs/accuracy.md): a mirrored lemon is a lemon.
-REAL = {"split.folds": 2}
+# An evening for the ladder instead of a day: the tricks are compared on small pictures.
+SMALL = {"image_size": 96}
+REAL = {**SMALL, "split.folds": 2}
+# What is known of the pictures before any training: lemons come in grades, and a mirrored one is a
+# lemon, which `train.flip: auto` does not find out (docs/accuracy.md).
 OWN_PARAMS: dict[str, dict[str, Any]] = {
-    "embedded": {},
+    "embedded": SMALL,
     "gesture": REAL,
-    "lemon": {**REAL, "train.flip": "both"},
+    "lemon": {**REAL, "competition.ordinal": True, "train.flip": "both"},
 }
 WITHOUT: dict[str, dict[str, Any]] = {
     "mirrored views": {"evaluate.tta": "none"},
     "mirrors": {"train.flip": "none"},
-    "unfrozen top": {"model.freeze": "all"},
+    "unfrozen top": {"model.freeze": "all", "lr": 3e-3},
     "views": {"train.views": 1},
     "augment": {"train.augment": "none"},
     "EMA": {"train.ema": 0.0},
@@ -68,7 +76,6 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "weight decay": {"train.weight_decay": 0.0},
     "dropout": {"model.dropout": 0.0},
     "two processes": {"train.processes": 1},
-    "ImageNet": {"model.pretrained": False, "model.freeze": "none"},
 }
 WITH: dict[str, dict[str, Any]] = {
     "all folds": {"split.val_fold": "all"},
@@ -93,22 +100,22 @@ WITH: dict[str, dict[str, Any]] = {
     "step": {"train.schedule": "step"},
     "clipping": {"train.clip_norm": 1.0},
     "layer decay": {"train.layer_decay": 0.9},
-    "128 px": {"image_size": 128},
+    "160 px": {"image_size": 160},
     "Lite1": {"model.name": "efficientnet_lite1"},
     "Lite2": {"model.name": "efficientnet_lite2"},
     "all layers": {"model.freeze": "none"},
-    "CutMix, all layers": {"model.freeze": "none", "train.recipes.cutmix": 0.5},
-    "pseudo-labels, all layers": {"model.freeze": "none", "train.pseudo_threshold": 0.95},
-    "growing sizes, all layers": {
-        "model.freeze": "none",
-        "train.size_schedule": [[0, 64], [0.4, 96], [0.75, 128]],
-    },
+    "random start": {"model.freeze": "none", "model.pretrained": False},
+    "CutMix": {"model.freeze": "none", "train.recipes.cutmix": 0.5},
+    "pseudo-labels": {"model.freeze": "none", "train.pseudo_threshold": 0.95},
+    "growing sizes": {"model.freeze": "none", "train.size_schedule": [[0, 64], [0.5, 96]]},
 }
-# Mirrored views and graded losses are for some sets only; fold models and what is fitted on val rows
-# are scored on test images.
+# Tricks that want `model.freeze: none`: they are compared with that, not with the default.
+ON_ALL_LAYERS = ("random start", "CutMix", "pseudo-labels", "growing sizes")
+# Mirrors and graded losses are for some sets only; fold models, and what is fitted on val rows, are
+# scored on test images.
 NOT_FOR = {
-    "gesture": {"mirrors", "mirrored views", "ordinal", "all folds", "decoder"},
-    "lemon": {"all folds", "decoder"},
+    "gesture": {"mirrors", "mirrored views", "ordinal", "all folds", "decoder", "soup"},
+    "lemon": {"all folds", "decoder", "soup"},
 }
 WITHOUT_COMPRESSION = {"compress.precisions": ["float32"], "compress.formats": ["paddle"]}
 KEPT = ROOT / ".podium" / "ladder"
@@ -123,7 +130,7 @@ class Result:
         classes: names.
         labels, targets: numbers of the classes answered, and of the true ones.
         groups: images of one group are drawn together.
-        seconds: of all cores, for the features and train stages.
+        seconds: of all cores, for `STAGES`.
     """
 
     classes: list[str]
@@ -142,91 +149,152 @@ class Result:
         return Side(np.eye(len(self.classes))[labels], np.array(labels))
 
 
-def measure(clone: Path, is_embedded: bool) -> Result:
-    """Train with the clone's params and judge by what may be looked at."""
-    run(clone, "dvc", "repro", "--quiet", "submit" if is_embedded else "evaluate")
-    seconds = sum(
-        load_metrics(clone, f"measured/{stage}")["cpu_seconds"] for stage in ("features", "train")
-    )
-    manifest = pd.read_csv(clone / "data/manifest.csv", dtype=str, keep_default_na=False)
-    manifest = manifest.set_index("image_id")
-    part = "test" if is_embedded else "val"
-    values = pd.read_csv(clone / f"predictions/{part}.csv", index_col="image_id").filter(like="p_")
-    decoded = load_answers(clone / "predictions/decoder.json").apply(values.to_numpy())
-    classes = values.columns.str.removeprefix("p_").tolist()
-    rows = manifest.loc[values.index]
-    if is_embedded:
-        truth = rows["listed_id"].map(load_truth(clone / "data/raw"))
-    else:
-        truth = rows["label"]
-    targets = [classes.index(name) for name in truth]
-    labels = decoded.argmax(axis=1).tolist()
-    return Result(classes, labels, targets, rows["group_id"].tolist(), seconds)
+class Ladder:
+    """One competition's rows: trained where they are asked for, told where they are known.
 
+    Args:
+        name: of the competition.
+        tricks: those to train; empty: all.
+    """
 
-def measure_once(clone: Path, name: str, params: Mapping[str, Any]) -> Result:
-    """`measure`, or what it found when this commit last trained with these params."""
-    commit = run(clone, "git", "rev-parse", "HEAD").strip()
-    key = hashlib.sha256(json.dumps([commit, name, params], sort_keys=True).encode()).hexdigest()
-    kept = KEPT / f"{key[:16]}.json"
-    if kept.exists():
-        return Result(**json.loads(kept.read_text(encoding="utf-8")))
-    set_params(clone, params)
-    result = measure(clone, name == "embedded")
-    write_json(kept, asdict(result))
-    return result
+    def __init__(self, name: str, tricks: Sequence[str]) -> None:
+        self._name = name
+        self._tricks = tricks
+        hashes = run(ROOT, "git", "rev-parse", *(f"HEAD:{path}" for path in CODE)).split()
+        self._key = [hashes, OWN_PARAMS[name]]
+        self._spent: dict[str, float] = {}  # CPU s of a stage, by what it was made of
 
-
-def climb(name: str, tricks: Sequence[str]) -> Iterator[str]:
-    """The rows of one competition's table: the base, then each trick on (or off)."""
-    with fresh_clone(f"ladder-{name}") as clone:
-        run(clone, "podium", "init", *COMPETITIONS[name])
-        set_params(clone, {**OWN_PARAMS[name], **WITHOUT_COMPRESSION})
-        untouched = (clone / "params.yaml").read_text(encoding="utf-8")
-        base = measure_once(clone, name, {})
-        accuracy, n = 100 * np.equal(base.labels, base.targets).mean(), len(base.targets)
-        yield f"| {name} | default | {accuracy:.1f} % of {n} | | {base.seconds:.0f} |"
-        for word, table in (("without", WITHOUT), ("with", WITH)):
-            for trick, params in table.items():
-                if (tricks and trick not in tricks) or trick in NOT_FOR.get(name, ()):
+    def climb(self) -> Iterator[None]:
+        """Train what is not known yet; yields after each."""
+        with fresh_clone(f"ladder-{self._name}") as clone:
+            run(clone, "podium", "init", *COMPETITIONS[self._name])
+            set_params(clone, {**OWN_PARAMS[self._name], **WITHOUT_COMPRESSION})
+            untouched = (clone / "params.yaml").read_text(encoding="utf-8")
+            for params in self._wanted():
+                if self._kept(params).exists():
                     continue
                 (clone / "params.yaml").write_text(untouched, encoding="utf-8")
-                result = measure_once(clone, name, params)
+                set_params(clone, params)
+                write_json(self._kept(params), asdict(self._measure(clone)))
+                yield
+
+    def _wanted(self) -> Iterator[Mapping[str, Any]]:
+        """The default; then the params of each trick, a base before what stands on it."""
+        yield {}
+        tricks = self._tricks or [*WITHOUT, *WITH]
+        if set(tricks) & set(ON_ALL_LAYERS):
+            yield WITH["all layers"]
+        for trick in tricks:
+            if trick not in NOT_FOR.get(self._name, ()):
+                yield {**WITHOUT, **WITH}[trick]
+
+    def rows(self) -> Iterator[str]:
+        """Of all that is known, whoever asked for it."""
+        base = self._load({})
+        if base is None:
+            return
+        accuracy, n = 100 * np.equal(base.labels, base.targets).mean(), len(base.targets)
+        own = ", ".join(f"{key}: {value}" for key, value in OWN_PARAMS[self._name].items())
+        yield (
+            f"| {self._name} | default, but {own} | {accuracy:.1f} % of {n} | "
+            f"| {base.seconds:.0f} |"
+        )
+        for word, table in (("without", WITHOUT), ("with", WITH)):
+            for trick, params in table.items():
+                result = self._load(params)
+                if result is None:
+                    continue
+                below = base
+                said = f"{word} {trick}"
+                if trick in ON_ALL_LAYERS:
+                    below = self._load(WITH["all layers"]) or base
+                    said = f"with all layers, and {trick}"
                 # What a trick is worth is what is lost without it.
-                before, after = (result, base) if word == "without" else (base, result)
-                found = after.gain_over(before)
-                points = [
-                    100 * getattr(found.primary, key) for key in ("difference", "low", "high")
-                ]
-                yield (
-                    f"| {name} | {word} {trick} | {points[0]:+.1f} ({points[1]:+.1f} to "
-                    f"{points[2]:+.1f}) | {found.word} | {result.seconds:.0f} |"
-                )
+                before, after = (result, below) if word == "without" else (below, result)
+                yield f"| {self._name} | {said} | {_describe(after.gain_over(before), result)}"
+
+    def _kept(self, params: Mapping[str, Any]) -> Path:
+        text = json.dumps([self._key, self._name, params], sort_keys=True)
+        return KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+    def _load(self, params: Mapping[str, Any]) -> Result | None:
+        kept = self._kept(params)
+        return Result(**json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else None
+
+    def _measure(self, clone: Path) -> Result:
+        """Train with the clone's params and judge by what may be looked at."""
+        is_embedded = self._name == "embedded"
+        stages = STAGES if is_embedded else STAGES[:-1]
+        for stage in stages:
+            (clone / f"metrics/measured/{stage}.json").unlink(missing_ok=True)
+        run(clone, "dvc", "repro", "--quiet", stages[-1])
+        seconds = sum(self._seconds(clone, stage) for stage in stages)
+        manifest = pd.read_csv(clone / "data/manifest.csv", dtype=str, keep_default_na=False)
+        manifest = manifest.set_index("image_id")
+        part = "test" if is_embedded else "val"
+        values = pd.read_csv(clone / f"predictions/{part}.csv", index_col="image_id")
+        values = values.filter(like="p_")
+        decoded = load_answers(clone / "predictions/decoder.json").apply(values.to_numpy())
+        classes = values.columns.str.removeprefix("p_").tolist()
+        rows = manifest.loc[values.index]
+        if is_embedded:
+            truth = rows["listed_id"].map(load_truth(clone / "data/raw"))
+        else:
+            truth = rows["label"]
+        targets = [classes.index(name) for name in truth]
+        labels = decoded.argmax(axis=1).tolist()
+        return Result(classes, labels, targets, rows["group_id"].tolist(), seconds)
+
+    def _seconds(self, clone: Path, stage: str) -> float:
+        """What the stage cost when it last ran with what it has now: DVC may have restored it."""
+        locked = YAML(typ="safe").load((clone / "dvc.lock").read_text(encoding="utf-8"))
+        made_of = {key: locked["stages"][stage].get(key) for key in ("deps", "params")}
+        key = json.dumps([stage, made_of], sort_keys=True)
+        if (clone / f"metrics/measured/{stage}.json").exists():
+            self._spent[key] = load_metrics(clone, f"measured/{stage}")["cpu_seconds"]
+        return self._spent[key]
+
+
+def _describe(found: Comparison, result: Result) -> str:
+    points = [100 * getattr(found.primary, key) for key in ("difference", "low", "high")]
+    return (
+        f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}) | {found.word} "
+        f"| {result.seconds:.0f} |"
+    )
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=COMPETITIONS, help="one competition")
+    parser.add_argument("--only", nargs="+", choices=COMPETITIONS, help="some competitions")
     parser.add_argument("--tricks", nargs="+", default=[], choices=[*WITHOUT, *WITH])
     parser.add_argument("--write", action="store_true", help="put the table into docs/accuracy.md")
     arguments = parser.parse_args()
-    rows = []
-    for name, (source, *_) in COMPETITIONS.items():
-        if arguments.only not in (None, name):
+    ladders = {name: Ladder(name, arguments.tricks) for name in COMPETITIONS}
+
+    def make_table() -> str:
+        commit = run(ROOT, "git", "rev-parse", "--short", "HEAD").strip()
+        title = (
+            f"One training each, seed 0, 2 processes on {cpu_model()}; code of commit {commit}.\n"
+        )
+        return "\n".join(
+            [title, HEADER, *(row for each in ladders.values() for row in each.rows())]
+        )
+
+    for name, ladder in ladders.items():
+        if arguments.only and name not in arguments.only:
             continue
+        source = COMPETITIONS[name][0]
         if not source.startswith("--") and not Path(source).exists():
             print(f"skipped {name}: {Path(source).relative_to(ROOT.parent)} is not there")
             continue
-        for row in climb(name, arguments.tricks):
-            rows.append(row)
-            print(row, flush=True)
-    table = "\n".join(
-        [f"One training each, seed 0, 2 processes on {cpu_model()}.\n", HEADER, *rows]
-    )
-    print(table)
+        for _ in ladder.climb():
+            print(*ladder.rows(), sep="\n", flush=True)
+            if arguments.write:
+                write_table("ladder", make_table())
+    print(make_table())
     if arguments.write:
-        write_table("ladder", table)
+        write_table("ladder", make_table())
 
 
 if __name__ == "__main__":
