@@ -86,6 +86,7 @@ WITH: dict[str, dict[str, Any]] = {
     "mixup": {"train.recipes.mixup": 0.5},
     "medium": {"train.augment": "medium"},
     "heavy": {"train.augment": "heavy"},
+    "crops": {"train.augment": "crops"},
     "autoaugment": {"train.recipes.autoaugment": 0.5},
     "randaugment": {"train.recipes.randaugment": 0.5},
     "cutout": {"train.recipes.cutout": 0.5},

@@ -69,17 +69,26 @@ def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
     raise AssertionError(f"no line {beginning!r} in:\n{''.join(said)}")
 
 
+def _lives(process: psutil.Process) -> bool:
+    """What is dead, and only not yet asked for by a busy machine, does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def wait_for_end(process: psutil.Process, seconds: float) -> None:
     """Fail unless it is gone by then."""
-    gone, _ = psutil.wait_procs([process], timeout=seconds)
-    assert gone, f"{process} outlived its parent by {seconds} s"
+    deadline = time.monotonic() + seconds
+    while _lives(process):
+        assert time.monotonic() < deadline, f"{process} outlived its parent by {seconds} s"
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
 def training(clone: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
     """`dvc repro` in the middle of a long training, and its trainer; both end with the block."""
     edit(clone / "params.yaml", LONG_TRAINING)
-    with running(clone, "dvc", "repro") as dvc:
+    with running(clone, "dvc", "repro", "evaluate") as dvc:
         trainer = wait_for_stage(dvc, "train")
         wait_for_line(dvc, "epoch 1/")
         yield dvc, trainer
@@ -91,13 +100,7 @@ def test_killed_dvc_takes_its_trainer_along(copy: Path) -> None:
         dvc.kill()
         wait_for_end(trainer, seconds=2)
     edit(copy / "params.yaml", SHORT_AGAIN)
-    assert stages_run(run(copy, "dvc", "repro")) == [
-        "train",
-        "evaluate",
-        "audit",
-        "compress",
-        "submit",
-    ]
+    assert stages_run(run(copy, "dvc", "repro", "evaluate")) == ["train", "evaluate"]
     assert half_written(copy) == []
 
 
