@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,8 @@ import numpy as np
 import onnx
 import paddle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from paddle.static.quantization import PostTrainingQuantization
 from PIL import Image
 from pydantic import ValidationError
@@ -25,23 +29,25 @@ from pydantic import ValidationError
 from podium.commands.predict import predict
 from podium.data.decode import decode
 from podium.data.preprocessing import Preprocessing
+from podium.data.rules import BYTES_PER_MB
 from podium.data.views import Tta
 from podium.engine.inference import ExportedModel, Predictor, export
 from podium.engine.runner import Runner, run_onnx
-from podium.engine.weights import load_network, read_state, write_model
+from podium.engine.weights import load_network, load_state, read_state, write_model
 from podium.errors import PodiumError
 from podium.models.networks import Network, build_network, make_preprocessing
-from podium.slim import compression, onnx_export, onnx_quantization
+from podium.slim import compression, nets, onnx_export, onnx_quantization
 from podium.slim.arithmetic import count_parameters
 from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
-from podium.slim.candidates import Plan, make_files
-from podium.slim.compression import Compressed, Judge, compress, find_needless
+from podium.slim.candidates import Plan, is_asked, make_files, make_plans
+from podium.slim.compression import Compressed, Judge, Workbench, compress, find_needless
 from podium.slim.deploy_folder import write_deploy_card
 from podium.slim.deployment import Deployment
+from podium.slim.measurement import Measurement
 from podium.slim.nets import Maker
 from podium.slim.onnx_export import write_onnx
 from podium.slim.params import CompressParams
-from podium.slim.parent import Parent
+from podium.slim.parent import Parent, Variant
 from podium.slim.parity import check_parity, make_parity_images, run_eagerly
 from podium.slim.quantization import quantize_static
 from podium.slim.rounding import make_moments, round_weights
@@ -54,6 +60,7 @@ from tests.small_parents import NETS, make_parent
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
 TASK = ClassificationData(("dark", "mid", "bright"), ordinal=False)
+LESSON = "hash of all that a parent teaches with"
 
 
 def make_images(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,23 +151,25 @@ def runs(
     onnx, paddle_ = home / "onnx", home / "paddle"
     with contextlib.chdir(home):  # the store stands in the checkout that one works in
         every = compress(
-            Maker(network, load_nothing, make_params()),
+            Maker(network, load_nothing, LESSON, make_params()),
             preprocessing,
             card,
             images,
             make_judge(),
             onnx,
+            None,
         )
         params = make_params(precisions=["int8"], formats=["paddle"])
         with pytest.MonkeyPatch.context() as patch:  # all is in the store: nothing is measured
             patch.setattr(compression, "measure", None)
             alone = compress(
-                Maker(network, load_nothing, params),
+                Maker(network, load_nothing, LESSON, params),
                 preprocessing,
                 card,
                 images,
                 make_judge(),
                 paddle_,
+                None,
             )
     return Runs(home, onnx, every, paddle_, alone)
 
@@ -381,12 +390,13 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
 
     params = make_params(precisions=["float32"], nets=["trained", "student"])
     result = compress(
-        Maker(network, refuse, params),
+        Maker(network, refuse, LESSON, params),
         preprocessing,
         card,
         make_images(16)[0],
         make_judge(),
         tmp_path / "out",
+        None,
     )
     assert result.missing == {
         "trained-float32-onnx": "failed: ValueError: in two lines",
@@ -404,28 +414,254 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
         )
 
 
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, spoiler: Callable[[Path, Measurement], Measurement]
+) -> None:
+    """Change what is measured of a folder."""
+
+    def measured(folder: Path, *paths: Path) -> Measurement:
+        answers = [Runner(folder).run_plain(np.load(path)) for path in paths[:2]]
+        return spoiler(folder, Measurement(answers[0], answers[1], {"latency_p50_ms": 1.0}))
+
+    monkeypatch.setattr(compression, "measure", measured)
+
+
+def compress_floats(
+    trained: tuple[Network, Preprocessing, dict[str, Any]],
+    max_model_mb: float | None = None,
+    **changes: Any,
+) -> Compressed:
+    """In the folder that the process stands in."""
+    network, preprocessing, card = trained
+    params = make_params(precisions=["float32"], **changes)
+    maker = Maker(network, load_nothing, LESSON, params)
+    images = make_images(16)[0]
+    folder = Path("deploy")
+    return compress(maker, preprocessing, card, images, make_judge(), folder, max_model_mb)
+
+
+def test_outputs_that_are_no_numbers_spoil_their_own_row(
+    trained: tuple[Network, Preprocessing, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def spoiler(folder: Path, right: Measurement) -> Measurement:
+        if (folder / "model.onnx").exists():
+            right.outputs[1:3] = np.nan
+        return right
+
+    monkeypatch.chdir(tmp_path)
+    spoil(monkeypatch, spoiler)
+    result = compress_floats(trained, select={"prefer": "score"})
+    reason = "failed: its outputs are not finite, for 2 of 30 val images"
+    assert result.missing == {"trained-float32-onnx": reason}
+    assert result.shipped == "trained-float32-paddle"
+    json.dumps(result.rows, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError("External error in a library"), False),
+        (MemoryError("ResourceExhausted"), False),
+    ],
+)
+def test_a_full_disk_ends_the_stage_and_a_librarys_error_a_row(
+    error: Exception,
+    ends: bool,
+    trained: tuple[Network, Preprocessing, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def spoiler(folder: Path, right: Measurement) -> Measurement:
+        if (folder / "model.onnx").exists():
+            raise error
+        return right
+
+    monkeypatch.chdir(tmp_path)
+    spoil(monkeypatch, spoiler)
+    if ends:
+        with pytest.raises(OSError, match="No space left"):
+            compress_floats(trained)
+    else:
+        assert list(compress_floats(trained).missing) == ["trained-float32-onnx"]
+
+
+def test_where_none_may_ship_the_rows_say_by_how_much(
+    trained: tuple[Network, Preprocessing, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spoil(monkeypatch, lambda _, right: right)
+    result = compress_floats(trained, max_model_mb=5, select={"max_mb": 6})
+    assert result.shipped is None
+    assert "MB, competition.rules.max_model_mb is 5: loosen that" in result.reason
+    assert list(result.rows) == ["trained-float32-paddle", "trained-float32-onnx"]
+    assert not Path("deploy").exists()
+
+
+def test_rows_say_in_what_weights_are_stored_and_how_near_the_net_in_memory_is(
+    runs: Runs,
+) -> None:
+    rows = runs.every.rows
+    assert all(row["stored"] == row["arithmetic"] for row in rows.values())
+    near = {name: row["parity"] for name, row in rows.items() if "parity" in row}
+    assert list(near) == ["trained-float32-paddle", "trained-float32-onnx"]
+    assert all(0 < parity < 1e-4 for parity in near.values())
+
+
 @pytest.mark.parametrize(
     ("drops", "needed"),
-    [({"trained-int8-onnx": 0.02}, True), ({"trained-int8-onnx": 0.01}, False), ({}, True)],
+    [
+        ({"trained-int8-onnx": 0.02, "trained-float32-paddle": 0.0}, True),
+        ({"trained-int8-onnx": 0.01, "trained-float32-paddle": 0.0}, False),
+        ({"trained-float32-paddle": 0.0}, True),
+        ({"student-int8-onnx": 0.06, "student-float32-paddle": 0.055}, False),  # not int8's fault
+        ({"student-int8-onnx": 0.0, "student-float32-paddle": -0.05}, True),
+    ],
 )
 def test_a_net_learns_int8_only_where_int8_loses(drops: dict[str, float], needed: bool) -> None:
     rows = {name: {"drop": drop} for name, drop in drops.items()}
-    assert (find_needless(Plan("trained", "qat", "onnx"), rows, 0.01) == "") == needed
-    assert find_needless(Plan("trained", "int8", "onnx"), rows, 0.01) == ""
+    net = next(iter(drops)).split("-")[0]
+    assert (find_needless(Plan(net, "qat", "onnx"), rows, 0.01) == "") == needed
+    assert find_needless(Plan(net, "int8", "onnx"), rows, 0.01) == ""
+
+
+@pytest.mark.parametrize("precisions", [["qat"], ["float32", "qat", "int8"], ["qat", "float32"]])
+def test_what_says_whether_to_learn_int8_comes_first(precisions: list[str]) -> None:
+    params = make_params(precisions=precisions, nets=["student"], formats=["onnx"])
+    names = [plan.name for plan in make_plans(params)]
+    assert len(set(names)) == len(names)
+    assert names[0] == "trained-float32-paddle"
+    before = names[: names.index("student-qat-onnx")]
+    assert {"student-float32-paddle", "student-int8-onnx"} <= set(before)
+    may_ship = {plan.name for plan in make_plans(params) if is_asked(plan, params)}
+    assert may_ship - {"student-float32-onnx"} == {"student-int8-onnx", "student-qat-onnx"}
+    plain = make_params(precisions=["float32"], nets=["student"], formats=["onnx"])
+    assert len(make_plans(plain)) == 2
 
 
 def test_smaller_and_hardier_nets_come_from_their_makers() -> None:
     parent = make_parent()
-    maker = Maker(parent.network, lambda: parent, make_params())
-    assert maker.make("trained", learns_int8=False).network is parent.network
-    hardy = maker.make("trained", learns_int8=True)
-    assert hardy.made_by == {"qat": NETS["qat"]}
-    before, after = read_state(parent.network), read_state(hardy.network)
+    maker = Maker(parent.network, lambda: parent, LESSON, make_params())
+    assert maker.make("trained").network is parent.network
+    hardy = maker.teach_int8(maker.restore("trained", {}))
+    before, after = read_state(parent.network), read_state(hardy)
     assert list(before) == list(after)
     assert any(not np.array_equal(before[name], after[name]) for name in before)
-    student = maker.make("student", learns_int8=False)
+    student = maker.make("student")
     assert count_parameters(student.network) < count_parameters(parent.network)
     assert student.made_by
+
+
+# --- the store: each part hangs on what it is made of
+
+
+class Counted:
+    """A workbench's makers, each of which notes that it was called. Nothing is trained."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.parent = make_parent()
+        monkeypatch.setattr(nets, "make_variant", self.make_variant)
+        monkeypatch.setattr(nets, "restore_variant", self.restore_variant)
+        monkeypatch.setattr(nets, "teach_int8", self.teach_int8)
+        monkeypatch.setattr(compression, "make_files", self.make_files)
+        monkeypatch.setattr(compression, "measure", self.measure)
+
+    def make_variant(self, name: str, *_: Any) -> Variant:
+        self.calls.append(name)
+        return Variant(name, make_parent().network, {"name": name})
+
+    def restore_variant(self, name: str, _: Parent, __: Any, state: Any) -> Network:
+        network = make_parent().network
+        load_state(network, state)
+        return network
+
+    def teach_int8(self, _: Parent, network: Network, *__: Any) -> Network:
+        self.calls.append("qat")
+        return network
+
+    def make_files(self, plan: Plan, *arguments: Any) -> dict[str, Any]:
+        self.calls.append(plan.precision)
+        return make_files(replace(plan, precision="float32"), *arguments)
+
+    def measure(self, folder: Path, images: Path, parity: Path, _: Path) -> Measurement:
+        self.calls.append("measured")
+        runner = Runner(folder)
+        answers = [runner.run_plain(np.load(path)) for path in (images, parity)]
+        return Measurement(answers[0], answers[1], {})
+
+    def run(self, precision: str, folder: Path, **changes: Any) -> list[str]:
+        """What is made for a student of that precision."""
+        self.calls.clear()
+        folder.mkdir()
+        calibration = self.parent.images[: changes.pop("calibration", 8)]
+        tta = changes.pop("tta", "none")
+        maker = Maker(
+            self.parent.network,
+            lambda: self.parent,
+            changes.pop("lesson", LESSON),
+            make_params(**{"nets": ["student"], "calibration_images": len(calibration), **changes}),
+        )
+        judge = replace(make_judge(tta), images=self.parent.images[:2])
+        card = {**self.parent.card, "weights": {"sha256": "0"}, "classes": list(TASK.classes)}
+        bench = Workbench(maker, self.parent.preprocessing, card, calibration, judge, folder)
+        bench.make(Plan("student", precision, "paddle"))
+        return self.calls
+
+
+def test_only_what_a_param_decides_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bench = Counted(monkeypatch)
+    longer = {"student": {**NETS["student"], "passes": 2}}
+    assert bench.run("float32", tmp_path / "0") == ["student", "float32", "measured"]
+    # int8 learns on from the student that is in the store.
+    assert bench.run("qat", tmp_path / "1") == ["qat", "qat", "measured"]
+    for number, (precision, changes, made) in enumerate(
+        [
+            ("qat", {}, []),
+            ("qat", {"prune": {**NETS["prune"], "ratio": 0.5}}, []),
+            ("float32", {"qat": {"passes": 2}, "calibration": 9}, []),
+            ("float32", {"tta": "horizontal"}, ["measured"]),
+            ("qat", {"calibration": 9}, ["qat", "qat", "measured"]),
+            ("qat", {"qat": {"passes": 2}}, ["qat", "qat", "measured"]),
+            ("float32", longer, ["student", "float32", "measured"]),
+            ("float32", {"lesson": "other images"}, ["student", "float32", "measured"]),
+        ]
+    ):
+        assert bench.run(precision, tmp_path / f"again{number}", **changes) == made
+
+
+def test_a_net_that_cannot_be_made_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bench = Counted(monkeypatch)
+    tries = []
+
+    def refuse(name: str, *_: Any) -> Variant:
+        tries.append(name)
+        raise PodiumError("no layer can go")
+
+    monkeypatch.setattr(nets, "make_variant", refuse)
+    params = make_params(nets=["student"], precisions=["float32", "qat"])
+    result = compress(
+        Maker(bench.parent.network, lambda: bench.parent, LESSON, params),
+        bench.parent.preprocessing,
+        {**bench.parent.card, "weights": {"sha256": "0"}, "classes": list(TASK.classes)},
+        bench.parent.images[:8],
+        replace(make_judge(), images=bench.parent.images[:30]),
+        tmp_path / "out",
+        None,
+    )
+    assert tries == ["student"]
+    assert set(result.missing.values()) == {"failed: no layer can go"}
+    assert len(result.missing) == 6
 
 
 # --- int8
@@ -647,8 +883,9 @@ SMALL = Entrant("small", 4_000_000, 240, 0.004, -0.01, 0.02, 2.0)
 LIGHT = Entrant("light", 5_000_000, 90, 0.05, 0.02, 0.08, 1.0)
 
 
-def pick(entrants: list[Entrant], **select: Any) -> Choice:
-    return choose(entrants, make_params(select={"max_drop": 0.01, **select}).select, "accuracy")
+def pick(entrants: list[Entrant], rule_mb: float | None = None, **select: Any) -> Choice:
+    params = make_params(select={"max_drop": 0.01, **select})
+    return choose(entrants, params.select, "accuracy", rule_mb)
 
 
 @pytest.mark.parametrize(
@@ -661,6 +898,8 @@ def pick(entrants: list[Entrant], **select: Any) -> Choice:
         ({"max_drop": 0.0}, "big"),
         ({"max_mflops": 100, "max_drop": 1}, "light"),
         ({"max_mb": 4.5, "prefer": "score"}, "small"),
+        ({"rule_mb": 4.5, "prefer": "score"}, "small"),
+        ({"rule_mb": 4.0, "max_mb": 20, "prefer": "score"}, "small"),
         ({"max_ms": 1.5, "max_drop": 1}, "light"),
     ],
 )
@@ -686,9 +925,29 @@ def test_nothing_fits_names_the_nearest() -> None:
     with pytest.raises(PodiumError) as caught:
         pick([BIG, SMALL], max_mb=3)
     assert str(caught.value).startswith(
-        "compress.select: none of 2 candidates fits; the nearest is small: 4.000 MB, "
-        "select.max_mb is 3: loosen that"
+        "none of 2 candidates may ship; the nearest is small: 4.000 MB, "
+        "compress.select.max_mb is 3: loosen that"
     )
+    with pytest.raises(PodiumError, match="4.000 MB, competition.rules.max_model_mb is 2: loosen"):
+        pick([BIG, SMALL], rule_mb=2, max_mb=3)
+    with pytest.raises(PodiumError, match="none of the candidates that compress asks for could"):
+        pick([])
+
+
+@given(st.integers(1, 30_000_000), st.floats(0.001, 30))
+def test_what_may_ship_is_legal_to_the_byte(size: int, limit: float) -> None:
+    """As submit has it: bytes <= max_model_mb * BYTES_PER_MB, also at the limit itself."""
+    for mb in (limit, size / BYTES_PER_MB):
+        try:
+            pick([replace(BIG, bytes=size)], rule_mb=mb)
+        except PodiumError:
+            assert size > mb * BYTES_PER_MB
+        else:
+            assert size <= mb * BYTES_PER_MB
+
+
+def test_a_drop_that_is_no_number_is_no_small_one() -> None:
+    assert pick([BIG, replace(SMALL, drop=float("nan"))]).name == "big"
 
 
 @pytest.mark.parametrize(
