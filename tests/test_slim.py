@@ -39,7 +39,7 @@ from podium.models.networks import Network, build_network, make_preprocessing
 from podium.slim import compression, nets, onnx_export, onnx_quantization
 from podium.slim.arithmetic import count_parameters
 from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
-from podium.slim.candidates import Plan, is_asked, make_files, make_plans
+from podium.slim.candidates import REFERENCE, Plan, is_asked, make_files, make_plans
 from podium.slim.compression import Compressed, Judge, Workbench, compress, find_needless
 from podium.slim.deploy_folder import write_deploy_card
 from podium.slim.deployment import Deployment
@@ -279,6 +279,62 @@ def test_predict_py_names_what_it_cannot_read(runs: Runs, tmp_path: Path) -> Non
     assert done.stderr.strip().endswith("empty.png: the file is empty (0 bytes)")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": ["dark", "mid"]}, "card.json has 2 classes, but the model gives 3 outputs"),
+        ({"classes": list("abcd")}, "card.json has 4 classes, but the model gives 3 outputs"),
+        (
+            {"preprocessing": {"image_size_px": 32}},
+            "the ONNX graph takes ['batch', 64, 64, 3], got [1, 32, 32, 3]",
+        ),
+    ],
+)
+def test_predict_py_refuses_a_card_of_another_model(
+    change: dict[str, Any], said: str, runs: Runs, tmp_path: Path
+) -> None:
+    shutil.copytree(runs.onnx, tmp_path / "deploy")
+    path = tmp_path / "deploy/card.json"
+    card = json.loads(path.read_text())
+    change = {k: {**card[k], **v} if isinstance(v, dict) else v for k, v in change.items()}
+    path.write_text(json.dumps({**card, **change}))
+    Image.fromarray(make_images(1)[0][0]).save(tmp_path / "a.png")
+    done = run_predict_py(tmp_path / "deploy", str(tmp_path / "a.png"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+def test_predict_py_says_how_it_is_called(runs: Runs) -> None:
+    done = run_predict_py(runs.onnx)
+    assert (done.returncode, done.stderr) == (2, "usage: python predict.py IMAGE...\n")
+
+
+@pytest.mark.parametrize(("module", "package"), [("onnxruntime",) * 2, ("PIL", "pillow")])
+def test_predict_py_says_what_to_install(runs: Runs, module: str, package: str) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.modules[{module!r}] = None\n"
+        f"sys.argv = {[str(runs.onnx / 'predict.py'), 'a.png']!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: {module} is not installed: pip install {package}\n"
+
+
+def run_predict_py(folder: Path, *images: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", str(folder / "predict.py"), *images],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_the_code_that_ships_is_the_code_that_trained(runs: Runs) -> None:
     for name in ("decode", "jpeg", "preprocessing", "views"):
         ours = (ROOT / f"src/podium/data/{name}.py").read_text(encoding="utf-8").splitlines()
@@ -414,45 +470,91 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
         )
 
 
-def spoil(
-    monkeypatch: pytest.MonkeyPatch, spoiler: Callable[[Path, Measurement], Measurement]
-) -> None:
-    """Change what is measured of a folder."""
+class Work:
+    """In place of all that takes time: nets, exports, files and measurements. It notes what is made.
 
-    def measured(folder: Path, *paths: Path) -> Measurement:
-        answers = [Runner(folder).run_plain(np.load(path)) for path in paths[:2]]
-        return spoiler(folder, Measurement(answers[0], answers[1], {"latency_p50_ms": 1.0}))
+    Attributes:
+        made: names of what was made, in order.
+        spoil: changes a candidate's outputs (30, 3), or fails.
+    """
 
-    monkeypatch.setattr(compression, "measure", measured)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.made: list[str] = []
+        self.spoil: Callable[[Plan, np.ndarray], None] = lambda plan, outputs: None
+        self._plan = REFERENCE
+        monkeypatch.chdir(folder)  # where the store stands
+        for name in ("make_variant", "restore_variant", "teach_int8"):
+            monkeypatch.setattr(nets, name, getattr(self, name))
+        for name in ("export", "run_eagerly", "make_files", "measure"):
+            monkeypatch.setattr(compression, name, getattr(self, name))
+        monkeypatch.setattr(compression, "count_parameters", lambda network: 6)
+        monkeypatch.setattr(compression, "count_macs", lambda network, size: 4)
+
+    def make_variant(self, name: str, *_: Any) -> Variant:
+        self.made.append(name)
+        return Variant(name, paddle.nn.Linear(2, 2), {"method": "none"})
+
+    def restore_variant(self, _: str, __: Parent, ___: Any, state: Any) -> paddle.nn.Layer:
+        network = paddle.nn.Linear(2, 2)
+        load_state(network, state)
+        return network
+
+    def teach_int8(self, _: Parent, network: Network, *__: Any) -> Network:
+        self.made.append("taught")
+        return network
+
+    def export(self, _: Network, __: int, folder: Path) -> None:
+        (folder / "model.pdmodel").write_bytes(b"program")
+
+    def run_eagerly(self, *_: Any) -> np.ndarray:
+        return np.ones((8, 3), np.float32)
+
+    def make_files(self, plan: Plan, *arguments: Any) -> dict[str, Any]:
+        self.made.append(plan.precision)
+        self._plan = plan
+        (arguments[-1] / "model.weights").write_bytes(bytes(20_000))
+        return {"arithmetic": plan.precision, "stored": plan.precision}
+
+    def measure(self, *_: Any) -> Measurement:
+        self.made.append("measured")
+        outputs = 5 * np.eye(3, dtype=np.float32)[np.arange(30) % 3]
+        self.spoil(self._plan, outputs)
+        return Measurement(outputs, np.ones((8, 3), np.float32), {"latency_p50_ms": 1.0})
+
+    def arrange(
+        self, *, tta: Tta = "none", calibration: int = 8, lesson: str = LESSON, **given: Any
+    ) -> tuple[Any, ...]:
+        """What both a workbench and `compress` begin with."""
+        params = make_params(calibration_images=max(8, calibration), **given)
+        return (
+            Maker(paddle.nn.Linear(2, 2), make_nothing, lesson, params),
+            make_preprocessing("efficientnet_lite0", SIZE),
+            {"weights": {"sha256": "0"}, "architecture": {}, "classes": list(TASK.classes)},
+            make_images(calibration)[0],
+            make_judge(tta),
+        )
+
+    def compress(self, max_model_mb: float | None = None, **given: Any) -> Compressed:
+        """Into deploy/."""
+        return compress(*self.arrange(**given), Path("deploy"), max_model_mb)
 
 
-def compress_floats(
-    trained: tuple[Network, Preprocessing, dict[str, Any]],
-    max_model_mb: float | None = None,
-    **changes: Any,
-) -> Compressed:
-    """In the folder that the process stands in."""
-    network, preprocessing, card = trained
-    params = make_params(precisions=["float32"], **changes)
-    maker = Maker(network, load_nothing, LESSON, params)
-    images = make_images(16)[0]
-    folder = Path("deploy")
-    return compress(maker, preprocessing, card, images, make_judge(), folder, max_model_mb)
+def make_nothing() -> Any:
+    """A parent that nobody asks anything."""
 
 
-def test_outputs_that_are_no_numbers_spoil_their_own_row(
-    trained: tuple[Network, Preprocessing, dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    def spoiler(folder: Path, right: Measurement) -> Measurement:
-        if (folder / "model.onnx").exists():
-            right.outputs[1:3] = np.nan
-        return right
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Work:
+    return Work(monkeypatch, tmp_path)
 
-    monkeypatch.chdir(tmp_path)
-    spoil(monkeypatch, spoiler)
-    result = compress_floats(trained, select={"prefer": "score"})
+
+def test_outputs_that_are_no_numbers_spoil_their_own_row(work: Work) -> None:
+    def spoil(plan: Plan, outputs: np.ndarray) -> None:
+        if plan.format == "onnx":
+            outputs[1:3] = np.nan
+
+    work.spoil = spoil
+    result = work.compress(precisions=["float32"], select={"prefer": "score"})
     reason = "failed: its outputs are not finite, for 2 of 30 val images"
     assert result.missing == {"trained-float32-onnx": reason}
     assert result.shipped == "trained-float32-paddle"
@@ -468,36 +570,26 @@ def test_outputs_that_are_no_numbers_spoil_their_own_row(
     ],
 )
 def test_a_full_disk_ends_the_stage_and_a_librarys_error_a_row(
-    error: Exception,
-    ends: bool,
-    trained: tuple[Network, Preprocessing, dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    error: Exception, ends: bool, work: Work
 ) -> None:
-    def spoiler(folder: Path, right: Measurement) -> Measurement:
-        if (folder / "model.onnx").exists():
+    def spoil(plan: Plan, _: np.ndarray) -> None:
+        if plan.format == "onnx":
             raise error
-        return right
 
-    monkeypatch.chdir(tmp_path)
-    spoil(monkeypatch, spoiler)
+    work.spoil = spoil
     if ends:
         with pytest.raises(OSError, match="No space left"):
-            compress_floats(trained)
+            work.compress(precisions=["float32"])
     else:
-        assert list(compress_floats(trained).missing) == ["trained-float32-onnx"]
+        missing = work.compress(precisions=["float32"]).missing
+        assert list(missing) == ["trained-float32-onnx"]
+        assert str(error) in missing["trained-float32-onnx"]
 
 
-def test_where_none_may_ship_the_rows_say_by_how_much(
-    trained: tuple[Network, Preprocessing, dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    spoil(monkeypatch, lambda _, right: right)
-    result = compress_floats(trained, max_model_mb=5, select={"max_mb": 6})
+def test_where_none_may_ship_the_rows_say_by_how_much(work: Work) -> None:
+    result = work.compress(max_model_mb=0.01, select={"max_mb": 6}, precisions=["float32"])
     assert result.shipped is None
-    assert "MB, competition.rules.max_model_mb is 5: loosen that" in result.reason
+    assert "0.020 MB, competition.rules.max_model_mb is 0.01: loosen that" in result.reason
     assert list(result.rows) == ["trained-float32-paddle", "trained-float32-onnx"]
     assert not Path("deploy").exists()
 
@@ -559,89 +651,33 @@ def test_smaller_and_hardier_nets_come_from_their_makers() -> None:
 # --- the store: each part hangs on what it is made of
 
 
-class Counted:
-    """A workbench's makers, each of which notes that it was called. Nothing is trained."""
+def test_only_what_a_param_decides_is_made_again(work: Work) -> None:
+    turn = iter(range(99))
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[str] = []
-        self.parent = make_parent()
-        monkeypatch.setattr(nets, "make_variant", self.make_variant)
-        monkeypatch.setattr(nets, "restore_variant", self.restore_variant)
-        monkeypatch.setattr(nets, "teach_int8", self.teach_int8)
-        monkeypatch.setattr(compression, "make_files", self.make_files)
-        monkeypatch.setattr(compression, "measure", self.measure)
-
-    def make_variant(self, name: str, *_: Any) -> Variant:
-        self.calls.append(name)
-        return Variant(name, make_parent().network, {"name": name})
-
-    def restore_variant(self, name: str, _: Parent, __: Any, state: Any) -> Network:
-        network = make_parent().network
-        load_state(network, state)
-        return network
-
-    def teach_int8(self, _: Parent, network: Network, *__: Any) -> Network:
-        self.calls.append("qat")
-        return network
-
-    def make_files(self, plan: Plan, *arguments: Any) -> dict[str, Any]:
-        self.calls.append(plan.precision)
-        return make_files(replace(plan, precision="float32"), *arguments)
-
-    def measure(self, folder: Path, images: Path, parity: Path, _: Path) -> Measurement:
-        self.calls.append("measured")
-        runner = Runner(folder)
-        answers = [runner.run_plain(np.load(path)) for path in (images, parity)]
-        return Measurement(answers[0], answers[1], {})
-
-    def run(self, precision: str, folder: Path, **changes: Any) -> list[str]:
-        """What is made for a student of that precision."""
-        self.calls.clear()
+    def make(precision: str, **given: Any) -> list[str]:
+        folder = Path(f"work{next(turn)}")
         folder.mkdir()
-        calibration = self.parent.images[: changes.pop("calibration", 8)]
-        tta = changes.pop("tta", "none")
-        maker = Maker(
-            self.parent.network,
-            lambda: self.parent,
-            changes.pop("lesson", LESSON),
-            make_params(**{"nets": ["student"], "calibration_images": len(calibration), **changes}),
-        )
-        judge = replace(make_judge(tta), images=self.parent.images[:2])
-        card = {**self.parent.card, "weights": {"sha256": "0"}, "classes": list(TASK.classes)}
-        bench = Workbench(maker, self.parent.preprocessing, card, calibration, judge, folder)
+        work.made.clear()
+        bench = Workbench(*work.arrange(nets=["student"], **given), folder)
         bench.make(Plan("student", precision, "paddle"))
-        return self.calls
+        return work.made
 
-
-def test_only_what_a_param_decides_is_made_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    bench = Counted(monkeypatch)
-    longer = {"student": {**NETS["student"], "passes": 2}}
-    assert bench.run("float32", tmp_path / "0") == ["student", "float32", "measured"]
-    # int8 learns on from the student that is in the store.
-    assert bench.run("qat", tmp_path / "1") == ["qat", "qat", "measured"]
-    for number, (precision, changes, made) in enumerate(
-        [
-            ("qat", {}, []),
-            ("qat", {"prune": {**NETS["prune"], "ratio": 0.5}}, []),
-            ("float32", {"qat": {"passes": 2}, "calibration": 9}, []),
-            ("float32", {"tta": "horizontal"}, ["measured"]),
-            ("qat", {"calibration": 9}, ["qat", "qat", "measured"]),
-            ("qat", {"qat": {"passes": 2}}, ["qat", "qat", "measured"]),
-            ("float32", longer, ["student", "float32", "measured"]),
-            ("float32", {"lesson": "other images"}, ["student", "float32", "measured"]),
-        ]
-    ):
-        assert bench.run(precision, tmp_path / f"again{number}", **changes) == made
+    assert make("float32") == ["student", "float32", "measured"]
+    assert make("qat") == ["taught", "qat", "measured"]  # goes on from the student in the store
+    assert make("qat") == []
+    assert make("qat", prune={**NETS["prune"], "ratio": 0.5}) == []
+    assert make("float32", qat={"passes": 2}, calibration=9) == []
+    assert make("float32", tta="horizontal") == ["measured"]
+    assert make("qat", calibration=9) == ["taught", "qat", "measured"]
+    assert make("qat", qat={"passes": 2}) == ["taught", "qat", "measured"]
+    longer = {**NETS["student"], "passes": 2}
+    assert make("float32", student=longer) == ["student", "float32", "measured"]
+    assert make("float32", lesson="other images") == ["student", "float32", "measured"]
 
 
 def test_a_net_that_cannot_be_made_is_tried_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    bench = Counted(monkeypatch)
     tries = []
 
     def refuse(name: str, *_: Any) -> Variant:
@@ -649,19 +685,11 @@ def test_a_net_that_cannot_be_made_is_tried_once(
         raise PodiumError("no layer can go")
 
     monkeypatch.setattr(nets, "make_variant", refuse)
-    params = make_params(nets=["student"], precisions=["float32", "qat"])
-    result = compress(
-        Maker(bench.parent.network, lambda: bench.parent, LESSON, params),
-        bench.parent.preprocessing,
-        {**bench.parent.card, "weights": {"sha256": "0"}, "classes": list(TASK.classes)},
-        bench.parent.images[:8],
-        replace(make_judge(), images=bench.parent.images[:30]),
-        tmp_path / "out",
-        None,
-    )
+    result = work.compress(nets=["student"], precisions=["float32", "qat"])
     assert tries == ["student"]
     assert set(result.missing.values()) == {"failed: no layer can go"}
     assert len(result.missing) == 6
+    assert result.reason == "none of the candidates that compress asks for could be made"
 
 
 # --- int8
