@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -18,7 +19,7 @@ from podium.errors import PodiumError
 from podium.models.networks import build_network
 from podium.slim import distillation, pruned, student
 from podium.slim.arithmetic import count_parameters
-from podium.slim.distillation import Schooling, count_epochs, load_lesson, teach
+from podium.slim.distillation import Lesson, Schooling, count_epochs, load_lesson, teach
 from podium.slim.params import CompressParams, PruneParams, QatParams, StudentParams
 from podium.slim.parent import Parent, Variant, hash_lesson
 from podium.slim.qat import add_quantisation_errors, measure_ranges, teach_int8
@@ -97,9 +98,12 @@ def test_so_many_passes_are_trained_as_were_asked_for(
         raise InterruptedError
 
     monkeypatch.setattr(distillation, "train", note)
+    n = TRAIN + VAL
+    source = SimpleNamespace()  # of two views, that nobody reads
+    lesson = Lesson(parent, 2, source, np.zeros((3 * n, 3), np.float32))
     for passes in (1, 3, 4, 9):
         with pytest.raises(InterruptedError):
-            teach(load_lesson(parent), make_parent, Schooling(passes, 0.1, 1.0, 1.0))
+            teach(lesson, make_parent, Schooling(passes, 0.1, 1.0, 1.0))
         assert jobs[-1].recipe.epochs * len(jobs[-1].data.train_rows) == passes * TRAIN
 
 
@@ -147,10 +151,8 @@ def test_variants_come_back_from_their_weights(parent: Parent, made: Variant) ->
     params = make_compress_params(student=STUDENT)
     back = restore_variant("student", parent, params, read_state(made.network))
     assert np.array_equal(outputs_of(back, inputs), outputs_of(made.network, inputs))
-    cutter = pruned.FilterCutter(parent.network, "l1", SIZE)
-    cut = cutter.cut_to(0.5, cutter.uniform)
-    back = restore_variant("pruned", parent, params, cut.state)
-    assert np.array_equal(outputs_of(back, inputs), outputs_of(_built(parent, cut), inputs))
+    back = restore_variant("pruned", parent, params, read_state(parent.network))  # nothing is cut
+    assert np.array_equal(outputs_of(back, inputs), outputs_of(parent.network, inputs))
 
 
 def make_compress_params(**changes: object) -> CompressParams:
@@ -232,26 +234,25 @@ def test_rounds_share_what_goes(parent: Parent, monkeypatch: pytest.MonkeyPatch)
 def test_another_ratio_does_not_measure_the_same_curves(
     parent: Parent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    measured = []
-
-    def measure(self: pruned.FilterCutter, _: np.ndarray) -> list[dict[str, object]]:
-        measured.append(self)
-        return [
-            {"layer": name, "filters": 8, "ratio": share, "loss": share**4}
-            for name in self.layers
-            for share in (0.1, 0.8)
-        ]
-
+    """They are stored under the net, the ranking and the images, whatever is asked for."""
     monkeypatch.chdir(tmp_path)  # where the store stands
-    monkeypatch.setattr(pruned, "_recover", lambda p, cut, _: (_built(p, cut), {}))
-    monkeypatch.setattr(pruned.FilterCutter, "measure_sensitivity", measure)
-    made = []
-    for changes in ({}, {"ratio": 0.3}, {"method": "fpgm"}):
-        params = PRUNE.model_copy(update={"by": "sensitivity", **changes})
-        made.append(pruned.make_pruned(parent, params))
-    assert len(measured) == 2  # not for the other ratio, but for the other ranking
-    assert made[0].sensitivity == made[1].sensitivity
-    assert made[0].made_by["ratio"] != made[1].made_by["ratio"]
+    measured: list[str] = []
+    other = paddle.nn.Linear(2, 2)
+
+    def curves_of(network: paddle.nn.Layer, method: str, of: Parent = parent) -> list[dict]:
+        def measure(_: np.ndarray) -> list[dict]:
+            measured.append(method)
+            return [{"layer": "a", "filters": 8, "ratio": 0.125, "loss": len(measured)}]
+
+        cutter = SimpleNamespace(measure_sensitivity=measure)
+        return pruned._measure_sensitivity(of, network, cutter, method)
+
+    first = curves_of(parent.network, "l1")
+    assert curves_of(parent.network, "l1") == first
+    assert measured == ["l1"]
+    rows = [curves_of(parent.network, "fpgm"), curves_of(other, "l1")]
+    rows.append(curves_of(parent.network, "l1", replace(parent, images=255 - parent.images)))
+    assert [row["loss"] for (row,) in rows] == [2, 3, 4]
 
 
 def _built(parent: Parent, cut: pruned.Cut) -> paddle.nn.Layer:
