@@ -476,11 +476,13 @@ class Work:
     Attributes:
         made: names of what was made, in order.
         spoil: changes a candidate's outputs (30, 3), or fails.
+        says: precision -> what its files say on the fixed images; the net in memory says 1.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.made: list[str] = []
         self.spoil: Callable[[Plan, np.ndarray], None] = lambda plan, outputs: None
+        self.says: dict[str, float] = {}
         self._plan = REFERENCE
         monkeypatch.chdir(folder)  # where the store stands
         for name in ("make_variant", "restore_variant", "teach_int8"):
@@ -519,7 +521,8 @@ class Work:
         self.made.append("measured")
         outputs = 5 * np.eye(3, dtype=np.float32)[np.arange(30) % 3]
         self.spoil(self._plan, outputs)
-        return Measurement(outputs, np.ones((8, 3), np.float32), {"latency_p50_ms": 1.0})
+        parity = np.full((8, 3), self.says.get(self._plan.precision, 1.0), np.float32)
+        return Measurement(outputs, parity, {"latency_p50_ms": 1.0})
 
     def arrange(
         self, *, tta: Tta = "none", calibration: int = 8, lesson: str = LESSON, **given: Any
@@ -559,6 +562,23 @@ def test_outputs_that_are_no_numbers_spoil_their_own_row(work: Work) -> None:
     assert result.missing == {"trained-float32-onnx": reason}
     assert result.shipped == "trained-float32-paddle"
     json.dumps(result.rows, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "says", "passes"),
+    [("bf16", 1.02, True), ("bf16", 1.3, False), ("int8", 1.3, True)],
+)
+def test_the_gate_is_as_wide_as_the_rounding(
+    precision: str, says: float, passes: bool, work: Work
+) -> None:
+    work.says = {precision: says}
+    result = work.compress(precisions=[precision], formats=["paddle"])
+    name = f"trained-{precision}-paddle"
+    assert (name in result.rows) == passes
+    if not passes:
+        assert "files differ from the net in memory by 3.0e-01" in result.missing[name]
+    elif precision == "bf16":
+        assert result.rows[name]["parity"] == 0.02
 
 
 @pytest.mark.parametrize(
