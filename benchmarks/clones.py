@@ -14,6 +14,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from podium.files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
     ROOT / page
@@ -25,6 +27,7 @@ PAGES = tuple(
         "docs/accuracy.md",
         "docs/certificate.md",
         "docs/compression.md",
+        "docs/compression_nets.md",
     )
 )
 
@@ -75,6 +78,25 @@ def load_metrics(clone: Path, name: str) -> dict[str, Any]:
     for details in found.pop("details", []):
         found.update(details)
     return found
+
+
+def read_commit() -> str:
+    """HEAD of this repository, short."""
+    return run(ROOT, "git", "rev-parse", "--short", "HEAD").strip()
+
+
+def load_kept(name: str) -> dict[str, Any]:
+    """What `keep` was last given by that name; empty where it never was."""
+    path = ROOT / ".podium" / "tables" / f"{name}.json"
+    if not path.exists():
+        return {}
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
+
+
+def keep(name: str, content: dict[str, Any]) -> None:
+    """Keep rows for the next table, so that a part of it can be measured alone."""
+    write_json(ROOT / ".podium" / "tables" / f"{name}.json", content)
 
 
 def write_table(name: str, table: str) -> None:

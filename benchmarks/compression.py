@@ -3,12 +3,15 @@
 In: the embedded competition with 2,000 clean test labels, and the real gesture set beside the
 repository (skipped with a word where it is missing). A fresh clone of HEAD is trained with default
 params, or a trained one is given. Out: a Markdown table on stdout, with --write also in
-docs/compression.md: every net, precision and format, and the ways to int8 that were tried.
+docs/compression.md: every net, precision and format, the ways to int8 that were tried, and the linear
+model of thumbnails for scale. The newest rows of each set are kept in .podium/tables with their
+commit, so that sets can be measured one by one.
 
 Embedded: all test images. Gesture: the val images of fold 0, which picked the best epoch, but no
-candidate. Points are of the primary metric against the trained net, with a paired 95 % interval.
-Latency is one image, pixels to outputs, one thread; the ratio is of medians that were taken in turn,
-side by side in one process, against the faster float32 runtime.
+candidate; all views of `evaluate.tta`, as what ships answers. Points are of the primary metric
+against the trained net, with a paired 95 % interval.
+Latency is one view of one image, pixels to outputs, one thread; the ratio is of medians that were
+taken in turn, side by side in one process, against the faster float32 runtime.
 
     python benchmarks/compression.py
     python benchmarks/compression.py --only embedded --clone embedded=../trained-clone
@@ -28,7 +31,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from clones import ROOT, fresh_clone, run, write_table
+from clones import ROOT, fresh_clone, keep, load_kept, read_commit, run, write_table
 from eda_speed import cpu_model
 
 from podium.runtime import configure_math
@@ -41,8 +44,12 @@ from podium.data.manifest import load_manifest  # noqa: E402
 from podium.data.splits import load_splits  # noqa: E402
 from podium.engine.inference import quiet  # noqa: E402
 from podium.engine.runner import Runner  # noqa: E402
-from podium.engine.scoring import load_calibration_images, make_val_set  # noqa: E402
-from podium.engine.weights import fold_folder, load_network  # noqa: E402
+from podium.engine.scoring import (  # noqa: E402
+    load_calibration_images,
+    load_training_images,
+    make_val_set,
+)
+from podium.engine.weights import fold_folder, load_network, settle_tta  # noqa: E402
 from podium.errors import PodiumError  # noqa: E402
 from podium.intake.demo.score import load_truth  # noqa: E402
 from podium.params import load_params  # noqa: E402
@@ -51,7 +58,9 @@ from podium.slim import compression, onnx_quantization  # noqa: E402
 from podium.slim.candidates import REFERENCE, Plan, make_plans  # noqa: E402
 from podium.slim.compression import Candidate, Judge, Workbench, make_row  # noqa: E402
 from podium.slim.nets import Maker  # noqa: E402
-from podium.slim.parent import load_parent  # noqa: E402
+from podium.slim.parent import hash_lesson, load_parent  # noqa: E402
+from podium.slim.thumbnail import MOST_IMAGES, judge_thumbnails  # noqa: E402
+from podium.slim.thumbnail import NAME as THUMBNAIL  # noqa: E402
 from podium.tasks.evidence import Evidence  # noqa: E402
 from podium.tasks.table import build_net_task, make_data_task  # noqa: E402
 
@@ -111,10 +120,11 @@ def trained_clone(name: str, given: Mapping[str, Path]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Bench:
-    """A set: its judge, and how a workbench for it is made."""
+    """A set: its judge, how a workbench for it is made, and the row of the linear thumbnail model."""
 
     judge: Judge
     make: Callable[[int, Path], Workbench]
+    thumbnail: Mapping[str, Any]
 
 
 def set_up(is_embedded: bool) -> Bench:
@@ -147,6 +157,7 @@ def set_up(is_embedded: bool) -> Bench:
         score=task.score,
         metric=task.primary,
         evidence=Evidence(targets, groups, parts, params.evaluate.bootstrap_draws, params.seed),
+        tta=settle_tta(params.evaluate.tta, Path("models"), params.competition.rules.tta),
     )
     train_list = load_train_lists(Path("data/train_list.csv"))[0]
     splits = load_splits(Path("data/splits.csv"))
@@ -159,10 +170,13 @@ def set_up(is_embedded: bool) -> Bench:
 
     def make(wanted: int, work: Path) -> Workbench:
         calibration = load_calibration_images(manifest, train_list, wanted, size, params.seed)
-        maker = Maker(network, lambda: load(params.seed), every)
+        lesson = hash_lesson(card, manifest, splits, train_list, 0, params.seed)
+        maker = Maker(network, lambda: load(params.seed), lesson, every)
         return Workbench(maker, preprocessing, card, calibration, judge, work)
 
-    return Bench(judge, make)
+    small, known = load_training_images(manifest, train_list, MOST_IMAGES, size, params.seed)
+    thumbnail = judge_thumbnails(small, task.targets(known), len(task.classes), judge)
+    return Bench(judge, make, thumbnail)
 
 
 def measure_side_by_side(candidates: Mapping[str, Candidate]) -> dict[str, float]:
@@ -235,8 +249,25 @@ def measure(name: str, precisions: list[str], formats: list[str]) -> Iterator[st
                 f"| {latency[key]:.2f} ({fastest / latency[key]:.2f} x) "
                 f"| {clocks['throughput_images_s']:.0f} | {clocks['peak_memory_mb']:.0f} |"
             )
+        if bench.thumbnail:
+            ratio = reference.size_bytes() / bench.thumbnail["bytes"]
+            yield (
+                f"| {name} | {THUMBNAIL} (for scale) | {bench.thumbnail['bytes'] / 1e6:.2f} "
+                f"({ratio:.0f} x) | | {bench.thumbnail[bench.judge.metric.name]:.2%} | | | | |"
+            )
         for key, reason in failed.items():
             yield f"| {name} | {key} | failed: {reason} | | | | | | |"
+
+
+def make_table() -> str:
+    """The newest rows of each set, and where they come from."""
+    kept = {name: load_kept(f"compression-{name}") for name in SOURCES}
+    kept = {name: found for name, found in kept.items() if found}
+    origins = "; ".join(
+        f"{name}: {found['commit']}, {found['cpu']}" for name, found in kept.items()
+    )
+    lead = f"Default params, one training each, one thread. Commit and CPU: {origins}.\n"
+    return "\n".join([lead, HEADER, *(row for found in kept.values() for row in found["rows"])])
 
 
 def main() -> None:
@@ -251,7 +282,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put it into docs/compression.md")
     arguments = parser.parse_args()
     given = {name: Path(folder) for name, _, folder in (c.partition("=") for c in arguments.clone)}
-    rows = []
+    commit = read_commit()
     for name, (source, *_) in SOURCES.items():
         if arguments.only not in (None, name):
             continue
@@ -259,12 +290,12 @@ def main() -> None:
             print(f"skipped {name}: {Path(source).relative_to(ROOT.parent)} is not there")
             continue
         with trained_clone(name, given) as clone, contextlib.chdir(clone):
+            rows = []
             for row in measure(name, arguments.precisions, arguments.formats):
                 rows.append(row)
                 print(row, flush=True)
-    table = "\n".join(
-        [f"Default params, one training each, one thread of {cpu_model()}.\n", HEADER, *rows]
-    )
+        keep(f"compression-{name}", {"commit": commit, "cpu": cpu_model(), "rows": rows})
+    table = make_table()
     print(table)
     if arguments.write:
         write_table("compression", table)

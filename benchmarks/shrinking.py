@@ -2,8 +2,10 @@
 
 In: a folder that `podium run` has trained in (models/, data/), of any competition; of the embedded
 one with as many test images as you like (`podium init --demo --demo-test 2000`). Out: a Markdown
-table on stdout. Embedded: judged on all test images, whose labels can be computed; else: on the val
-images of fold 0, which nothing here has learned from.
+table on stdout, with --write also in docs/compression_nets.md. The newest row of each set and net is
+kept in .podium/tables with its commit, so that nets can be measured one by one. Embedded: judged on
+all test images, whose labels can be computed; else: on the val images of fold 0, which nothing here
+has learned from.
 
 Points: percent of images answered rightly, against the parent, with a paired 95 % interval
 (bootstrap over the images). "as the parent" is the percent of images with the parent's answer.
@@ -11,7 +13,7 @@ Bytes and answers are those of exported files: float32, and int8 by static quant
 `qat`, by quantisation-aware training. Seconds are CPU seconds of making the net, on one core.
 
     python benchmarks/shrinking.py CLONE --nets student pruned
-    python benchmarks/shrinking.py CLONE --nets student --depth 0.44
+    python benchmarks/shrinking.py CLONE --nets student --depth 0.44 --write
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from clones import keep, load_kept, read_commit, write_table
 from ladder import DRAWS
 from ruamel.yaml import YAML
 
@@ -48,9 +51,10 @@ from podium.slim.student import make_student
 from podium.tasks.table import build_net_task, make_data_task
 
 HEADER = (
-    "| net | parameters | MACs, M | float32, MB | points (95 %) | int8, MB | points (95 %) "
-    "| as the parent | CPU s |\n|---|---|---|---|---|---|---|---|---|"
+    "| set | net | parameters | MACs, M | float32, MB | points (95 %) | int8, MB | points (95 %) "
+    "| as the parent | CPU s | commit |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
+KEPT = "shrinking"
 CALIBRATION = 128
 
 
@@ -91,8 +95,8 @@ def load_judged(parent: Parent, manifest: Any) -> tuple[Images, npt.NDArray[np.i
     return load_images(rows, parent.preprocessing.image_size_px, "decode test"), truth
 
 
-def load() -> tuple[Parent, Any]:
-    """The first fold's model of this folder, and the manifest."""
+def load() -> tuple[str, Parent, Any]:
+    """The set's name, the first fold's model of this folder, and the manifest."""
     fold = find_folds(Path("models"))[0]
     card = load_card(fold_folder(Path("models"), fold) / "card.json")
     params = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
@@ -113,7 +117,8 @@ def load() -> tuple[Parent, Any]:
         build_net_task,
         card["params"]["seed"],
     )
-    return parent, manifest
+    is_embedded = Path("data/raw", SPEC_FILE).exists()
+    return "embedded" if is_embedded else params["competition"]["name"], parent, manifest
 
 
 def make_nets(parent: Parent, arguments: argparse.Namespace) -> Iterator[tuple[str, Any, float]]:
@@ -148,8 +153,10 @@ def make_nets(parent: Parent, arguments: argparse.Namespace) -> Iterator[tuple[s
         yield what, variant.network, time.process_time() - start
 
 
-def measure(parent: Parent, manifest: Any, arguments: argparse.Namespace) -> Iterator[str]:
-    """The rows of the table."""
+def measure(
+    parent: Parent, manifest: Any, arguments: argparse.Namespace
+) -> Iterator[tuple[str, str]]:
+    """Each net with its cells of the table; first, by no name, what the set is."""
     images, truth = load_judged(parent, manifest)
     size = parent.preprocessing.image_size_px
     judge = None
@@ -162,8 +169,7 @@ def measure(parent: Parent, manifest: Any, arguments: argparse.Namespace) -> Ite
             judge = judge or Judge(images, truth, outputs)
             if number == 0:
                 accuracy = 100 * (outputs.argmax(1) == truth).mean()
-                yield f"{len(truth)} images, the parent answers {accuracy:.2f} % rightly.\n"
-                yield HEADER
+                yield "", f"{len(truth)} images, the parent answers {accuracy:.2f} % rightly"
             calibration = draw_images(parent, CALIBRATION)
             int8 = quantize_static(model, calibration, parent.preprocessing, folder / "int8")
             facts = (
@@ -172,8 +178,9 @@ def measure(parent: Parent, manifest: Any, arguments: argparse.Namespace) -> Ite
             )
             small = run(int8, True, images, parent)
             yield (
-                f"| {what} | {facts} | {int8.size_bytes() / 1e6:.3f} | {judge.points(small)} "
-                f"| {judge.agreement(small)} | {seconds:.0f} |"
+                what,
+                f"{facts} | {int8.size_bytes() / 1e6:.3f} | {judge.points(small)} "
+                f"| {judge.agreement(small)} | {seconds:.0f}",
             )
             if arguments.qat:
                 start = time.process_time()
@@ -185,15 +192,27 @@ def measure(parent: Parent, manifest: Any, arguments: argparse.Namespace) -> Ite
                 int8 = quantize_static(model, calibration, parent.preprocessing, folder / "qat")
                 small = run(int8, True, images, parent)
                 yield (
-                    f"| {what}, qat, {arguments.qat} passes | {facts} "
-                    f"| {int8.size_bytes() / 1e6:.3f} | {judge.points(small)} "
-                    f"| {judge.agreement(small)} | {seconds:.0f} |"
+                    f"{what}, qat, {arguments.qat} passes",
+                    f"{facts} | {int8.size_bytes() / 1e6:.3f} | {judge.points(small)} "
+                    f"| {judge.agreement(small)} | {seconds:.0f}",
                 )
 
 
 def run(model: ExportedModel, int8: bool, images: Images, parent: Parent) -> Outputs:
     """What a model's files answer."""
     return Predictor(model, int8=int8).run_images(images, parent.preprocessing, "judge")
+
+
+def make_table(kept: dict[str, Any]) -> str:
+    """Set -> net -> its cells and commit, as Markdown."""
+    leads = [f"{name}: {nets[''][0]}." for name, nets in kept.items()]
+    rows = [
+        f"| {name} | {what} | {cells} | {commit} |"
+        for name, nets in kept.items()
+        for what, (cells, commit) in nets.items()
+        if what
+    ]
+    return "\n".join([" ".join(leads) + "\n", HEADER, *rows])
 
 
 def main() -> None:
@@ -211,13 +230,23 @@ def main() -> None:
     parser.add_argument("--by", default="sensitivity", choices=["uniform", "sensitivity"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--qat", type=int, default=0, help="passes; 0: none")
+    parser.add_argument("--write", action="store_true", help="put it into docs/compression_nets.md")
     arguments = parser.parse_args()
+    commit = read_commit()
     os.chdir(arguments.clone)
-    parent, manifest = load()
+    name, parent, manifest = load()
     if arguments.views:
         parent.card["params"]["train"]["views"] = arguments.views
-    for row in measure(parent, manifest, arguments):
-        print(row, flush=True)
+    kept = load_kept(KEPT)
+    for what, cells in measure(parent, manifest, arguments):
+        print(what, cells, sep=" | ", flush=True)
+        of_views = f", {arguments.views} views" if arguments.views and what else ""
+        kept.setdefault(name, {})[f"{what}{of_views}"] = [cells, commit]
+        keep(KEPT, kept)
+    table = make_table(kept)
+    print(table)
+    if arguments.write:
+        write_table(KEPT, table)
 
 
 if __name__ == "__main__":

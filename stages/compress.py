@@ -25,13 +25,14 @@ from podium.engine.scoring import (
     make_val_set,
 )
 from podium.engine.weights import find_folds, fold_folder, load_network, settle_tta
+from podium.errors import PodiumError
 from podium.files import write_metrics
 from podium.params import Params, Seed, load_params
 from podium.slim.compress_page import CompressPage, write_clocks_plot, write_compress_report
 from podium.slim.compression import Judge, compress, describe, headline
 from podium.slim.nets import Maker
 from podium.slim.params import CompressParams
-from podium.slim.parent import load_parent
+from podium.slim.parent import hash_lesson, load_parent
 from podium.slim.thumbnail import MOST_IMAGES, judge_thumbnails
 from podium.slim.thumbnail import NAME as THUMBNAIL
 from podium.stage import MEASURED, run_stage
@@ -97,9 +98,18 @@ def main() -> dict[str, Any]:
         load_parent=lambda: load_parent(
             Path("models"), fold, manifest, splits, train_list, task, build_net_task, params.seed
         ),
+        lesson=hash_lesson(card, manifest, splits, train_list, fold, params.seed),
         params=params.compress,
     )
-    result = compress(maker, preprocessing, card, calibration, judge, Path("deploy"))
+    result = compress(
+        maker,
+        preprocessing,
+        card,
+        calibration,
+        judge,
+        Path("deploy"),
+        params.competition.rules.max_model_mb,
+    )
     small, labels = load_training_images(
         manifest, train_list, MOST_IMAGES, preprocessing.image_size_px, params.seed
     )
@@ -130,6 +140,8 @@ def main() -> dict[str, Any]:
         print(f"{NAME}: {describe(name, row, result.clocks[name], task.summary(row))}")
     for name, reason in result.missing.items():
         print(f"{NAME}: {name} {reason}")
+    if result.shipped is None:  # the numbers are on the disk and above, to choose limits by
+        raise PodiumError(result.reason)
     print(f"{NAME}: {result.reason}")
     cost = describe_cost(tta)
     if cost:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,8 +17,10 @@ from podium.slim.compress_page import (
 )
 
 
-def make_row(mb: float, score: float) -> dict[str, float]:
+def make_row(mb: float, score: float) -> dict[str, Any]:
     return {
+        "stored": "float32",
+        "arithmetic": "float32",
         "bytes": int(mb * 1e6),
         "transfer_bytes": int(mb * 9e5),
         "parameters": 3_400_000,
@@ -47,7 +51,7 @@ PAGE = CompressPage(
     scale={"linear-thumbnail": make_row(0.012, 0.4)},
     sensitivity={
         "pruned": [
-            {"layer": f"trunk.blocks.{layer}", "ratio": ratio, "loss": ratio * layer}
+            {"round": 1, "layer": f"trunk.blocks.{layer}", "ratio": ratio, "loss": ratio * layer}
             for layer in range(3)
             for ratio in (0.1, 0.3, 0.5)
         ]
@@ -69,6 +73,30 @@ def test_the_page_is_the_same_each_time_and_escapes_what_it_shows(tmp_path: Path
     rows = pd.read_csv(tmp_path / "a/candidates.csv")
     assert rows["mb"].tolist() == [13.7, 3.8]
     assert rows["score"].tolist() == [0.9, 0.89]
+
+
+def test_a_round_of_pruning_has_lines_of_its_own(tmp_path: Path) -> None:
+    rows = PAGE.sensitivity["pruned"]
+    again = [{**row, "round": 2, "ratio": row["ratio"] + 0.1} for row in rows]
+    page = replace(PAGE, sensitivity={"pruned": [*rows, *again]})
+    write_compress_report(tmp_path, page)
+    text = (tmp_path / "compress.html").read_text(encoding="utf-8")
+    assert "trunk.blocks.2, round 2" in text
+    assert text.count("stroke-dasharray") >= 3
+    write_compress_report(tmp_path, PAGE)
+    text = (tmp_path / "compress.html").read_text(encoding="utf-8")
+    assert "round 1" not in text
+    assert "stroke-dasharray" not in text
+
+
+def test_a_runtime_mode_is_labelled_as_one_and_none_need_ship(tmp_path: Path) -> None:
+    mode = {**make_row(13.7, 0.9), "arithmetic": "bf16", "parity": 0.018}
+    page = replace(PAGE, shipped=None, rows={**PAGE.rows, "trained-bf16-paddle": mode})
+    write_compress_report(tmp_path, page)
+    text = (tmp_path / "compress.html").read_text(encoding="utf-8")
+    assert text.count("float32 on disk, computes in bf16") == 1
+    assert "<td>2e-02</td>" in text
+    assert 'class="shipped"' not in text
 
 
 def test_clocks_stand_in_a_picture_of_their_own(tmp_path: Path) -> None:

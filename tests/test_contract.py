@@ -438,6 +438,16 @@ def test_submit_writes_nothing_that_breaks_a_rule(plain: Path, tmp_path: Path) -
         is None
     )
 
+    # The stage before keeps to it, too. Here it has nothing smaller, and its rows are there to see.
+    code, said = run_any(clone, sys.executable, "-m", "stages.compress")
+    assert code == 2
+    (line,) = error_lines(said)
+    assert f"MB, competition.rules.max_model_mb is {round(between, 3):g}: loosen that" in line
+    assert "compress: trained-float32-paddle: 13." in said
+    found = json.loads((clone / "metrics/compress.json").read_text())
+    assert found["shipped"] is None
+    assert list(found["details"][0]["candidates"]) == ["trained-float32-paddle"]
+
     # Nothing may be handed in: one line, no file, and the contract says why, without a clock's figure.
     edit(
         clone / "params.yaml",

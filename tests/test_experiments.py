@@ -185,9 +185,9 @@ def test_compress_key_runs_compress_and_submit(copy: Path) -> None:
     assert metrics(copy, "compress")["shipped"] == "trained-int8-onnx"
 
 
-def test_size_limit_runs_submit_only(copy: Path) -> None:
+def test_size_limit_runs_what_keeps_to_it(copy: Path) -> None:
     said = run(copy, "dvc", "exp", "run", "-S", "competition.rules.max_model_mb=20")
-    assert stages_run(said) == ["submit"]
+    assert stages_run(said) == ["compress", "submit"]
 
 
 def test_mistyped_override_is_refused(copy: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,8 @@ import numpy as np
 import onnx
 import paddle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from paddle.static.quantization import PostTrainingQuantization
 from PIL import Image
 from pydantic import ValidationError
@@ -25,23 +29,25 @@ from pydantic import ValidationError
 from podium.commands.predict import predict
 from podium.data.decode import decode
 from podium.data.preprocessing import Preprocessing
+from podium.data.rules import BYTES_PER_MB
 from podium.data.views import Tta
 from podium.engine.inference import ExportedModel, Predictor, export
 from podium.engine.runner import Runner, run_onnx
-from podium.engine.weights import load_network, read_state, write_model
+from podium.engine.weights import load_network, load_state, read_state, write_model
 from podium.errors import PodiumError
 from podium.models.networks import Network, build_network, make_preprocessing
-from podium.slim import compression, onnx_export, onnx_quantization
+from podium.slim import compression, nets, onnx_export, onnx_quantization
 from podium.slim.arithmetic import count_parameters
 from podium.slim.calibration import HIST_PERCENT, OnePassQuantization, Tail
-from podium.slim.candidates import Plan, make_files
-from podium.slim.compression import Compressed, Judge, compress, find_needless
+from podium.slim.candidates import REFERENCE, Plan, is_asked, make_files, make_plans
+from podium.slim.compression import Compressed, Judge, Workbench, compress, find_needless
 from podium.slim.deploy_folder import write_deploy_card
 from podium.slim.deployment import Deployment
+from podium.slim.measurement import Measurement
 from podium.slim.nets import Maker
 from podium.slim.onnx_export import write_onnx
 from podium.slim.params import CompressParams
-from podium.slim.parent import Parent
+from podium.slim.parent import Parent, Variant
 from podium.slim.parity import check_parity, make_parity_images, run_eagerly
 from podium.slim.quantization import quantize_static
 from podium.slim.rounding import make_moments, round_weights
@@ -54,6 +60,7 @@ from tests.small_parents import NETS, make_parent
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
 TASK = ClassificationData(("dark", "mid", "bright"), ordinal=False)
+LESSON = "hash of all that a parent teaches with"
 
 
 def make_images(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,23 +151,25 @@ def runs(
     onnx, paddle_ = home / "onnx", home / "paddle"
     with contextlib.chdir(home):  # the store stands in the checkout that one works in
         every = compress(
-            Maker(network, load_nothing, make_params()),
+            Maker(network, load_nothing, LESSON, make_params()),
             preprocessing,
             card,
             images,
             make_judge(),
             onnx,
+            None,
         )
         params = make_params(precisions=["int8"], formats=["paddle"])
         with pytest.MonkeyPatch.context() as patch:  # all is in the store: nothing is measured
             patch.setattr(compression, "measure", None)
             alone = compress(
-                Maker(network, load_nothing, params),
+                Maker(network, load_nothing, LESSON, params),
                 preprocessing,
                 card,
                 images,
                 make_judge(),
                 paddle_,
+                None,
             )
     return Runs(home, onnx, every, paddle_, alone)
 
@@ -268,6 +277,62 @@ def test_predict_py_names_what_it_cannot_read(runs: Runs, tmp_path: Path) -> Non
     )
     assert done.returncode == 2
     assert done.stderr.strip().endswith("empty.png: the file is empty (0 bytes)")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": ["dark", "mid"]}, "card.json has 2 classes, but the model gives 3 outputs"),
+        ({"classes": list("abcd")}, "card.json has 4 classes, but the model gives 3 outputs"),
+        (
+            {"preprocessing": {"image_size_px": 32}},
+            "the ONNX graph takes ['batch', 64, 64, 3], got [1, 32, 32, 3]",
+        ),
+    ],
+)
+def test_predict_py_refuses_a_card_of_another_model(
+    change: dict[str, Any], said: str, runs: Runs, tmp_path: Path
+) -> None:
+    shutil.copytree(runs.onnx, tmp_path / "deploy")
+    path = tmp_path / "deploy/card.json"
+    card = json.loads(path.read_text())
+    change = {k: {**card[k], **v} if isinstance(v, dict) else v for k, v in change.items()}
+    path.write_text(json.dumps({**card, **change}))
+    Image.fromarray(make_images(1)[0][0]).save(tmp_path / "a.png")
+    done = run_predict_py(tmp_path / "deploy", str(tmp_path / "a.png"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+def test_predict_py_says_how_it_is_called(runs: Runs) -> None:
+    done = run_predict_py(runs.onnx)
+    assert (done.returncode, done.stderr) == (2, "usage: python predict.py IMAGE...\n")
+
+
+@pytest.mark.parametrize(("module", "package"), [("onnxruntime",) * 2, ("PIL", "pillow")])
+def test_predict_py_says_what_to_install(runs: Runs, module: str, package: str) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.modules[{module!r}] = None\n"
+        f"sys.argv = {[str(runs.onnx / 'predict.py'), 'a.png']!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: {module} is not installed: pip install {package}\n"
+
+
+def run_predict_py(folder: Path, *images: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", str(folder / "predict.py"), *images],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_code_that_ships_is_the_code_that_trained(runs: Runs) -> None:
@@ -381,12 +446,13 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
 
     params = make_params(precisions=["float32"], nets=["trained", "student"])
     result = compress(
-        Maker(network, refuse, params),
+        Maker(network, refuse, LESSON, params),
         preprocessing,
         card,
         make_images(16)[0],
         make_judge(),
         tmp_path / "out",
+        None,
     )
     assert result.missing == {
         "trained-float32-onnx": "failed: ValueError: in two lines",
@@ -404,28 +470,246 @@ def test_a_failed_candidate_is_a_row_with_its_reason(
         )
 
 
+class Work:
+    """In place of all that takes time: nets, exports, files and measurements. It notes what is made.
+
+    Attributes:
+        made: names of what was made, in order.
+        spoil: changes a candidate's outputs (30, 3), or fails.
+        says: precision -> what its files say on the fixed images; the net in memory says 1.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.made: list[str] = []
+        self.spoil: Callable[[Plan, np.ndarray], None] = lambda plan, outputs: None
+        self.says: dict[str, float] = {}
+        self._plan = REFERENCE
+        monkeypatch.chdir(folder)  # where the store stands
+        for name in ("make_variant", "restore_variant", "teach_int8"):
+            monkeypatch.setattr(nets, name, getattr(self, name))
+        for name in ("export", "run_eagerly", "make_files", "measure"):
+            monkeypatch.setattr(compression, name, getattr(self, name))
+        monkeypatch.setattr(compression, "count_parameters", lambda network: 6)
+        monkeypatch.setattr(compression, "count_macs", lambda network, size: 4)
+
+    def make_variant(self, name: str, *_: Any) -> Variant:
+        self.made.append(name)
+        return Variant(name, paddle.nn.Linear(2, 2), {"method": "none"})
+
+    def restore_variant(self, _: str, __: Parent, ___: Any, state: Any) -> paddle.nn.Layer:
+        network = paddle.nn.Linear(2, 2)
+        load_state(network, state)
+        return network
+
+    def teach_int8(self, _: Parent, network: Network, *__: Any) -> Network:
+        self.made.append("taught")
+        return network
+
+    def export(self, _: Network, __: int, folder: Path) -> None:
+        (folder / "model.pdmodel").write_bytes(b"program")
+
+    def run_eagerly(self, *_: Any) -> np.ndarray:
+        return np.ones((8, 3), np.float32)
+
+    def make_files(self, plan: Plan, *arguments: Any) -> dict[str, Any]:
+        self.made.append(plan.precision)
+        self._plan = plan
+        (arguments[-1] / "model.weights").write_bytes(bytes(20_000))
+        return {"arithmetic": plan.precision, "stored": plan.precision}
+
+    def measure(self, *_: Any) -> Measurement:
+        self.made.append("measured")
+        outputs = 5 * np.eye(3, dtype=np.float32)[np.arange(30) % 3]
+        self.spoil(self._plan, outputs)
+        parity = np.full((8, 3), self.says.get(self._plan.precision, 1.0), np.float32)
+        return Measurement(outputs, parity, {"latency_p50_ms": 1.0})
+
+    def arrange(
+        self, *, tta: Tta = "none", calibration: int = 8, lesson: str = LESSON, **given: Any
+    ) -> tuple[Any, ...]:
+        """What both a workbench and `compress` begin with."""
+        params = make_params(calibration_images=max(8, calibration), **given)
+        return (
+            Maker(paddle.nn.Linear(2, 2), make_nothing, lesson, params),
+            make_preprocessing("efficientnet_lite0", SIZE),
+            {"weights": {"sha256": "0"}, "architecture": {}, "classes": list(TASK.classes)},
+            make_images(calibration)[0],
+            make_judge(tta),
+        )
+
+    def compress(self, max_model_mb: float | None = None, **given: Any) -> Compressed:
+        """Into deploy/."""
+        return compress(*self.arrange(**given), Path("deploy"), max_model_mb)
+
+
+def make_nothing() -> Any:
+    """A parent that nobody asks anything."""
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Work:
+    return Work(monkeypatch, tmp_path)
+
+
+def test_outputs_that_are_no_numbers_spoil_their_own_row(work: Work) -> None:
+    def spoil(plan: Plan, outputs: np.ndarray) -> None:
+        if plan.format == "onnx":
+            outputs[1:3] = np.nan
+
+    work.spoil = spoil
+    result = work.compress(precisions=["float32"], select={"prefer": "score"})
+    reason = "failed: its outputs are not finite, for 2 of 30 val images"
+    assert result.missing == {"trained-float32-onnx": reason}
+    assert result.shipped == "trained-float32-paddle"
+    json.dumps(result.rows, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "says", "passes"),
+    [("bf16", 1.02, True), ("bf16", 1.3, False), ("int8", 1.3, True)],
+)
+def test_the_gate_is_as_wide_as_the_rounding(
+    precision: str, says: float, passes: bool, work: Work
+) -> None:
+    work.says = {precision: says}
+    result = work.compress(precisions=[precision], formats=["paddle"])
+    name = f"trained-{precision}-paddle"
+    assert (name in result.rows) == passes
+    if not passes:
+        assert "files differ from the net in memory by 3.0e-01" in result.missing[name]
+    elif precision == "bf16":
+        assert result.rows[name]["parity"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError("External error in a library"), False),
+        (MemoryError("ResourceExhausted"), False),
+    ],
+)
+def test_a_full_disk_ends_the_stage_and_a_librarys_error_a_row(
+    error: Exception, ends: bool, work: Work
+) -> None:
+    def spoil(plan: Plan, _: np.ndarray) -> None:
+        if plan.format == "onnx":
+            raise error
+
+    work.spoil = spoil
+    if ends:
+        with pytest.raises(OSError, match="No space left"):
+            work.compress(precisions=["float32"])
+    else:
+        missing = work.compress(precisions=["float32"]).missing
+        assert list(missing) == ["trained-float32-onnx"]
+        assert str(error) in missing["trained-float32-onnx"]
+
+
+def test_where_none_may_ship_the_rows_say_by_how_much(work: Work) -> None:
+    result = work.compress(max_model_mb=0.01, select={"max_mb": 6}, precisions=["float32"])
+    assert result.shipped is None
+    assert "0.020 MB, competition.rules.max_model_mb is 0.01: loosen that" in result.reason
+    assert list(result.rows) == ["trained-float32-paddle", "trained-float32-onnx"]
+    assert not Path("deploy").exists()
+
+
+def test_rows_say_in_what_weights_are_stored_and_how_near_the_net_in_memory_is(
+    runs: Runs,
+) -> None:
+    rows = runs.every.rows
+    assert all(row["stored"] == row["arithmetic"] for row in rows.values())
+    near = {name: row["parity"] for name, row in rows.items() if "parity" in row}
+    assert list(near) == ["trained-float32-paddle", "trained-float32-onnx"]
+    assert all(0 < parity < 1e-4 for parity in near.values())
+
+
 @pytest.mark.parametrize(
     ("drops", "needed"),
-    [({"trained-int8-onnx": 0.02}, True), ({"trained-int8-onnx": 0.01}, False), ({}, True)],
+    [
+        ({"trained-int8-onnx": 0.02, "trained-float32-paddle": 0.0}, True),
+        ({"trained-int8-onnx": 0.01, "trained-float32-paddle": 0.0}, False),
+        ({"trained-float32-paddle": 0.0}, True),
+        ({"student-int8-onnx": 0.06, "student-float32-paddle": 0.055}, False),  # not int8's fault
+        ({"student-int8-onnx": 0.0, "student-float32-paddle": -0.05}, True),
+    ],
 )
 def test_a_net_learns_int8_only_where_int8_loses(drops: dict[str, float], needed: bool) -> None:
     rows = {name: {"drop": drop} for name, drop in drops.items()}
-    assert (find_needless(Plan("trained", "qat", "onnx"), rows, 0.01) == "") == needed
-    assert find_needless(Plan("trained", "int8", "onnx"), rows, 0.01) == ""
+    net = next(iter(drops)).split("-")[0]
+    assert (find_needless(Plan(net, "qat", "onnx"), rows, 0.01) == "") == needed
+    assert find_needless(Plan(net, "int8", "onnx"), rows, 0.01) == ""
+
+
+@pytest.mark.parametrize("precisions", [["qat"], ["float32", "qat", "int8"], ["qat", "float32"]])
+def test_what_says_whether_to_learn_int8_comes_first(precisions: list[str]) -> None:
+    params = make_params(precisions=precisions, nets=["student"], formats=["onnx"])
+    names = [plan.name for plan in make_plans(params)]
+    assert len(set(names)) == len(names)
+    assert names[0] == "trained-float32-paddle"
+    before = names[: names.index("student-qat-onnx")]
+    assert {"student-float32-paddle", "student-int8-onnx"} <= set(before)
+    may_ship = {plan.name for plan in make_plans(params) if is_asked(plan, params)}
+    assert may_ship - {"student-float32-onnx"} == {"student-int8-onnx", "student-qat-onnx"}
+    plain = make_params(precisions=["float32"], nets=["student"], formats=["onnx"])
+    assert len(make_plans(plain)) == 2
 
 
 def test_smaller_and_hardier_nets_come_from_their_makers() -> None:
     parent = make_parent()
-    maker = Maker(parent.network, lambda: parent, make_params())
-    assert maker.make("trained", learns_int8=False).network is parent.network
-    hardy = maker.make("trained", learns_int8=True)
-    assert hardy.made_by == {"qat": NETS["qat"]}
-    before, after = read_state(parent.network), read_state(hardy.network)
+    maker = Maker(parent.network, lambda: parent, LESSON, make_params())
+    assert maker.make("trained").network is parent.network
+    hardy = maker.teach_int8(maker.restore("trained", {}))
+    before, after = read_state(parent.network), read_state(hardy)
     assert list(before) == list(after)
     assert any(not np.array_equal(before[name], after[name]) for name in before)
-    student = maker.make("student", learns_int8=False)
+    student = maker.make("student")
     assert count_parameters(student.network) < count_parameters(parent.network)
     assert student.made_by
+
+
+# --- the store: each part hangs on what it is made of
+
+
+def test_only_what_a_param_decides_is_made_again(work: Work) -> None:
+    turn = iter(range(99))
+
+    def make(precision: str, **given: Any) -> list[str]:
+        folder = Path(f"work{next(turn)}")
+        folder.mkdir()
+        work.made.clear()
+        bench = Workbench(*work.arrange(nets=["student"], **given), folder)
+        bench.make(Plan("student", precision, "paddle"))
+        return work.made
+
+    assert make("float32") == ["student", "float32", "measured"]
+    assert make("qat") == ["taught", "qat", "measured"]  # goes on from the student in the store
+    assert make("qat") == []
+    assert make("qat", prune={**NETS["prune"], "ratio": 0.5}) == []
+    assert make("float32", qat={"passes": 2}, calibration=9) == []
+    assert make("float32", tta="horizontal") == ["measured"]
+    assert make("qat", calibration=9) == ["taught", "qat", "measured"]
+    assert make("qat", qat={"passes": 2}) == ["taught", "qat", "measured"]
+    longer = {**NETS["student"], "passes": 2}
+    assert make("float32", student=longer) == ["student", "float32", "measured"]
+    assert make("float32", lesson="other images") == ["student", "float32", "measured"]
+
+
+def test_a_net_that_cannot_be_made_is_tried_once(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def refuse(name: str, *_: Any) -> Variant:
+        tries.append(name)
+        raise PodiumError("no layer can go")
+
+    monkeypatch.setattr(nets, "make_variant", refuse)
+    result = work.compress(nets=["student"], precisions=["float32", "qat"])
+    assert tries == ["student"]
+    assert set(result.missing.values()) == {"failed: no layer can go"}
+    assert len(result.missing) == 6
+    assert result.reason == "none of the candidates that compress asks for could be made"
 
 
 # --- int8
@@ -647,8 +931,9 @@ SMALL = Entrant("small", 4_000_000, 240, 0.004, -0.01, 0.02, 2.0)
 LIGHT = Entrant("light", 5_000_000, 90, 0.05, 0.02, 0.08, 1.0)
 
 
-def pick(entrants: list[Entrant], **select: Any) -> Choice:
-    return choose(entrants, make_params(select={"max_drop": 0.01, **select}).select, "accuracy")
+def pick(entrants: list[Entrant], rule_mb: float | None = None, **select: Any) -> Choice:
+    params = make_params(select={"max_drop": 0.01, **select})
+    return choose(entrants, params.select, "accuracy", rule_mb)
 
 
 @pytest.mark.parametrize(
@@ -661,6 +946,8 @@ def pick(entrants: list[Entrant], **select: Any) -> Choice:
         ({"max_drop": 0.0}, "big"),
         ({"max_mflops": 100, "max_drop": 1}, "light"),
         ({"max_mb": 4.5, "prefer": "score"}, "small"),
+        ({"rule_mb": 4.5, "prefer": "score"}, "small"),
+        ({"rule_mb": 4.0, "max_mb": 20, "prefer": "score"}, "small"),
         ({"max_ms": 1.5, "max_drop": 1}, "light"),
     ],
 )
@@ -686,9 +973,29 @@ def test_nothing_fits_names_the_nearest() -> None:
     with pytest.raises(PodiumError) as caught:
         pick([BIG, SMALL], max_mb=3)
     assert str(caught.value).startswith(
-        "compress.select: none of 2 candidates fits; the nearest is small: 4.000 MB, "
-        "select.max_mb is 3: loosen that"
+        "none of 2 candidates may ship; the nearest is small: 4.000 MB, "
+        "compress.select.max_mb is 3: loosen that"
     )
+    with pytest.raises(PodiumError, match="4.000 MB, competition.rules.max_model_mb is 2: loosen"):
+        pick([BIG, SMALL], rule_mb=2, max_mb=3)
+    with pytest.raises(PodiumError, match="none of the candidates that compress asks for could"):
+        pick([])
+
+
+@given(st.integers(1, 30_000_000), st.floats(0.001, 30))
+def test_what_may_ship_is_legal_to_the_byte(size: int, limit: float) -> None:
+    """As submit has it: bytes <= max_model_mb * BYTES_PER_MB, also at the limit itself."""
+    for mb in (limit, size / BYTES_PER_MB):
+        try:
+            pick([replace(BIG, bytes=size)], rule_mb=mb)
+        except PodiumError:
+            assert size > mb * BYTES_PER_MB
+        else:
+            assert size <= mb * BYTES_PER_MB
+
+
+def test_a_drop_that_is_no_number_is_no_small_one() -> None:
+    assert pick([BIG, replace(SMALL, drop=float("nan"))]).name == "big"
 
 
 @pytest.mark.parametrize(

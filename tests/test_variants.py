@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from podium.engine.inference import Predictor, export
+from podium.engine.training import Job
 from podium.engine.weights import read_state
 from podium.errors import PodiumError
 from podium.models.networks import build_network
-from podium.slim import pruned, student
+from podium.slim import distillation, pruned, student
 from podium.slim.arithmetic import count_parameters
-from podium.slim.distillation import load_lesson
-from podium.slim.params import PruneParams, QatParams, StudentParams
-from podium.slim.parent import Parent, Variant
+from podium.slim.distillation import Lesson, Schooling, count_epochs, load_lesson, teach
+from podium.slim.params import CompressParams, PruneParams, QatParams, StudentParams
+from podium.slim.parent import Parent, Variant, hash_lesson
 from podium.slim.qat import add_quantisation_errors, measure_ranges, teach_int8
 from podium.slim.quantization import quantize_static
+from podium.slim.variants import restore_variant
 from podium.tasks.classification.net import ClassificationNet
-from tests.small_parents import SIZE, TRAIN, VAL, make_parent
+from tests.small_parents import NETS, SIZE, TRAIN, VAL, make_parent
 
 STUDENT = StudentParams(depth=1 / 3, passes=2, temperature=2.0, alpha=0.7)
 PRUNE = PruneParams(method="l1", ratio=0.4, by="uniform", rounds=1, passes=2)
@@ -72,6 +76,35 @@ def test_a_lesson_has_each_view_with_the_parents_answer_for_it(parent: Parent) -
         outputs_of(parent.network, val_inputs(parent)), rel=1e-3, abs=1e-3
     )
     assert np.array_equal(lesson.source.training_inputs(rows, [0, 0, 0], 5), views)
+    assert lesson.train_rows(3).tolist() == [*lesson.train_rows(2), *range(TRAIN)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "epochs"),
+    [(1, 1), (6, 1), (8, 1), (9, 1), (12, 2), (13, 1), (15, 1), (18, 3), (100, 10)],
+)
+def test_passes_are_parted_into_epochs_that_see_every_view(passes: int, epochs: int) -> None:
+    assert count_epochs(passes, views=6) == epochs
+    assert passes % epochs == 0
+
+
+def test_so_many_passes_are_trained_as_were_asked_for(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+
+    def note(job: Job, _: object) -> None:
+        jobs.append(job)
+        raise InterruptedError
+
+    monkeypatch.setattr(distillation, "train", note)
+    n = TRAIN + VAL
+    source = SimpleNamespace()  # of two views, that nobody reads
+    lesson = Lesson(parent, 2, source, np.zeros((3 * n, 3), np.float32))
+    for passes in (1, 3, 4, 9):
+        with pytest.raises(InterruptedError):
+            teach(lesson, make_parent, Schooling(passes, 0.1, 1.0, 1.0))
+        assert jobs[-1].recipe.epochs * len(jobs[-1].data.train_rows) == passes * TRAIN
 
 
 def test_nothing_is_lost_on_who_says_the_same() -> None:
@@ -111,6 +144,30 @@ def test_a_student_is_the_same_every_time(parent: Parent, made: Variant) -> None
     assert again.made_by == made.made_by
     one, two = read_state(made.network), read_state(again.network)
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_variants_come_back_from_their_weights(parent: Parent, made: Variant) -> None:
+    inputs = val_inputs(parent)
+    params = make_compress_params(student=STUDENT)
+    back = restore_variant("student", parent, params, read_state(made.network))
+    assert np.array_equal(outputs_of(back, inputs), outputs_of(made.network, inputs))
+    back = restore_variant("pruned", parent, params, read_state(parent.network))  # nothing is cut
+    assert np.array_equal(outputs_of(back, inputs), outputs_of(parent.network, inputs))
+
+
+def make_compress_params(**changes: object) -> CompressParams:
+    select = {"max_mb": None, "max_mflops": None, "max_drop": 0.1, "max_ms": None}
+    return CompressParams.model_validate(
+        {
+            "nets": ["trained"],
+            "precisions": ["float32"],
+            "formats": ["paddle"],
+            "calibration_images": 8,
+            "select": {**select, "prefer": "bytes"},
+            **NETS,
+            **changes,
+        }
+    )
 
 
 def test_a_student_goes_on_to_int8(parent: Parent, made: Variant, tmp_path: Path) -> None:
@@ -174,6 +231,30 @@ def test_rounds_share_what_goes(parent: Parent, monkeypatch: pytest.MonkeyPatch)
     assert left == pytest.approx([0.5**0.5, 0.5], abs=0.03)
 
 
+def test_another_ratio_does_not_measure_the_same_curves(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are stored under the net, the ranking and the images, whatever is asked for."""
+    monkeypatch.chdir(tmp_path)  # where the store stands
+    measured: list[str] = []
+    other = paddle.nn.Linear(2, 2)
+
+    def curves_of(network: paddle.nn.Layer, method: str, of: Parent = parent) -> list[dict]:
+        def measure(_: np.ndarray) -> list[dict]:
+            measured.append(method)
+            return [{"layer": "a", "filters": 8, "ratio": 0.125, "loss": len(measured)}]
+
+        cutter = SimpleNamespace(measure_sensitivity=measure)
+        return pruned._measure_sensitivity(of, network, cutter, method)
+
+    first = curves_of(parent.network, "l1")
+    assert curves_of(parent.network, "l1") == first
+    assert measured == ["l1"]
+    rows = [curves_of(parent.network, "fpgm"), curves_of(other, "l1")]
+    rows.append(curves_of(parent.network, "l1", replace(parent, images=255 - parent.images)))
+    assert [row["loss"] for (row,) in rows] == [2, 3, 4]
+
+
 def _built(parent: Parent, cut: pruned.Cut) -> paddle.nn.Layer:
     network = pruned.build_shrunk(parent.card, cut.state)
     network.eval()
@@ -200,6 +281,48 @@ def test_simulated_errors_are_those_of_the_int8_program(parent: Parent, tmp_path
     assert np.abs(simulated - real).mean() < 0.7 * np.abs(without - real).mean()
     assert "weight" not in vars(twin.trunk.conv_stem)  # the hiding entry is gone
     assert np.array_equal(outputs_of(parent.network, inputs), without)
+
+
+def test_int8_is_not_learned_from_too_few_images(parent: Parent) -> None:
+    few = replace(parent, train_rows=np.array([0, 1, 2, 0, 1, 2, 0, 1, 2]))
+    with pytest.raises(PodiumError, match="3 training images are too few to calibrate int8 on"):
+        teach_int8(few, parent.network, QatParams(passes=1), 16)
+
+
+def test_a_lesson_is_told_from_tables() -> None:
+    manifest = pd.DataFrame(
+        {
+            "image_id": list("abc"),
+            "source": "train",
+            "problem": "",
+            "sha256": list("123"),
+            "label": list("xyx"),
+            "soft_label": "",
+        }
+    )
+    splits = pd.DataFrame({"image_id": list("abc"), "fold": [0, 1, 1]})
+    card = {"weights": {"sha256": "w"}, "params": {"train": {"flip": "none"}}}
+    given = {
+        "card": card,
+        "manifest": manifest,
+        "splits": splits,
+        "train_list": list("bc"),
+        "fold": 0,
+        "seed": 0,
+    }
+    others = [
+        {"card": {**card, "params": {"train": {"flip": "both"}}}},
+        {"card": {**card, "weights": {"sha256": "v"}}},
+        {"manifest": manifest.assign(sha256=list("124"))},
+        {"manifest": manifest.assign(label=list("xyy"))},
+        {"splits": splits.assign(fold=[1, 0, 1])},
+        {"train_list": list("bcc")},
+        {"seed": 1},
+    ]
+    hashes = [hash_lesson(**{**given, **change}) for change in ({}, *others)]
+    assert len(set(hashes)) == len(hashes)
+    scored = {**given, "card": {**card, "score": 0.9, "params": {**card["params"], "seed": 5}}}
+    assert hash_lesson(**scored) == hashes[0]
 
 
 def test_cards_of_another_podium(parent: Parent) -> None:

@@ -185,8 +185,8 @@ def test_the_shipped_model_keeps_its_views(
     )
     folder = tmp_path / "deploy"
     monkeypatch.chdir(tmp_path)
-    maker = Maker(network, lambda: pytest.fail("no training here"), params)
-    compress(maker, preprocessing, card, IMAGES, judge, folder)
+    maker = Maker(network, lambda: pytest.fail("no training here"), "", params)
+    compress(maker, preprocessing, card, IMAGES, judge, folder, None)
     outputs = Deployment(folder).run_images(IMAGES, "again")
     assert np.array_equal(TASK.predictions(outputs), seen[0])
     predictor = Predictor(ExportedModel.in_folder(folder))

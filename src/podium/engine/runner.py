@@ -76,9 +76,15 @@ def run_onnx(model: Path | bytes, threads: int) -> Run:
     session = onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, ["CPUExecutionProvider"]
     )
-    name = session.get_inputs()[0].name
+    given = session.get_inputs()[0]
+    name, shape = given.name, given.shape  # of any length where it is no number
 
     def run(batch: npt.NDArray[Any]) -> Outputs:
+        if any(isinstance(n, int) and n != m for n, m in zip(shape, batch.shape, strict=True)):
+            raise PodiumError(
+                f"the ONNX graph takes {shape}, got {list(batch.shape)}: {CARD_FILE} has the "
+                "preprocessing of another model: run compress"
+            )
         values: Outputs = session.run(None, {name: batch})[0]
         return values
 
@@ -135,6 +141,7 @@ class Runner:
                 for name, facts in self.card["files"].items()
             ]
             self._run_pixels = self._load(paths, self.card["runtime"], threads)
+            self._classes = len(self.card["classes"])
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise PodiumError(
                 f"{folder / CARD_FILE} is damaged ({error!r}): run compress"
@@ -155,12 +162,22 @@ class Runner:
         """uint8 (N, S, S, 3) of the card's size -> float32 (N, k): the mean over the card's views.
 
         Of several views the raw outputs are averaged, as `Predictor.run_images` does.
+
+        Raises:
+            PodiumError: the card's classes or size are not the model's. (Of another size than its own
+                a Paddle program gives other answers without a word: only ONNX says its size.)
         """
         views = make_views(images, self._tta)
-        each = [self._run_pixels(np.ascontiguousarray(view)) for view in views]
+        each = [self.run_plain(view) for view in views]
         mean: Outputs = each[0] if len(each) == 1 else np.mean(each, axis=0, dtype=np.float32)
         return mean
 
     def run_plain(self, images: RGB) -> Outputs:
         """As `run`, of the images as they are."""
-        return self._run_pixels(np.ascontiguousarray(images))
+        outputs = self._run_pixels(np.ascontiguousarray(images))
+        if outputs.shape[1] != self._classes:
+            raise PodiumError(
+                f"{CARD_FILE} has {self._classes} classes, but the model gives "
+                f"{outputs.shape[1]} outputs: they are of different models: run compress"
+            )
+        return outputs

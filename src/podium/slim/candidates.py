@@ -17,11 +17,10 @@ from podium.engine.runner import ONNX, PADDLE
 from podium.errors import PodiumError
 from podium.runtime import cpu_flags
 from podium.slim.params import CompressParams
-from podium.slim.quantization import quantize_static
+from podium.slim.parity import BF16_ROUNDING, ROUNDING
+from podium.slim.quantization import check_calibration, quantize_static
 
 FLOAT32, BF16, INT8, QAT = "float32", "bf16", "int8", "qat"
-# Fewer images give ranges that clip what other images have.
-LEAST_CALIBRATION = 8
 ONNX_FILE = "model.onnx"
 
 
@@ -50,9 +49,9 @@ class Plan:
         return self.precision in (INT8, QAT)
 
     @property
-    def is_exact(self) -> bool:
-        """Whether it must answer as the eager net does, but for rounding."""
-        return self.precision == FLOAT32
+    def parity_tolerance(self) -> float | None:
+        """How far from the eager net it may answer; None: int8 is judged by its score alone."""
+        return {FLOAT32: ROUNDING, BF16: BF16_ROUNDING}.get(self.precision)
 
 
 # What every other is compared with: the trained net, as nearly everything here runs it.
@@ -60,14 +59,33 @@ REFERENCE = Plan("trained", FLOAT32, "paddle")
 
 
 def make_plans(params: CompressParams) -> list[Plan]:
-    """All that params ask for, the reference first, whether asked for or not."""
-    asked = [
-        Plan(net, precision, format_)
-        for net in params.nets
-        for precision in params.precisions
-        for format_ in params.formats
-    ]
-    return [REFERENCE, *(plan for plan in asked if plan != REFERENCE)]
+    """All that params ask for, and what those are judged by, whether asked for or not: the reference
+    first, and before any qat the same net's float32 and int8, which say whether it is needed."""
+    plans = [REFERENCE]
+    for net in params.nets:
+        precisions: list[str] = [name for name in params.precisions if name != QAT]
+        if QAT in params.precisions:
+            plans.append(float32_of(net))
+            precisions += [QAT] if INT8 in precisions else [INT8, QAT]
+        plans += [Plan(net, name, format_) for name in precisions for format_ in params.formats]
+    return list(dict.fromkeys(plans))
+
+
+def is_asked(plan: Plan, params: CompressParams) -> bool:
+    """Whether it may ship. qat asks for int8 as well: where that loses little, it is what is left."""
+    return (
+        plan.net in params.nets
+        and (
+            plan.precision in params.precisions
+            or (plan.precision == INT8 and QAT in params.precisions)
+        )
+        and plan.format in params.formats
+    )
+
+
+def float32_of(net: str) -> Plan:
+    """What int8 of that net is compared with, to see what int8 itself costs."""
+    return Plan(net, FLOAT32, REFERENCE.format)
 
 
 def make_files(
@@ -85,11 +103,8 @@ def make_files(
     Raises:
         PodiumError: it cannot be made, and why.
     """
-    if plan.is_int8 and len(calibration) < LEAST_CALIBRATION:
-        raise PodiumError(
-            f"compress.calibration_images: {len(calibration)} training images are too few to "
-            f"calibrate int8 on; at least {LEAST_CALIBRATION} are needed"
-        )
+    if plan.is_int8:
+        check_calibration(len(calibration))
     if plan.format == "onnx":
         return _make_onnx(plan, float32, calibration, preprocessing, folder)
     if plan.is_int8:

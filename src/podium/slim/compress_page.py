@@ -36,18 +36,18 @@ class CompressPage:
     Attributes:
         competition: its name.
         metric: the primary one, a key of each row.
-        shipped: name of the candidate in deploy/.
+        shipped: name of the candidate in deploy/; None where none may ship.
         reason: why.
         rows: candidate -> its numbers.
         missing: candidate -> why it was not made.
         scale: a small model that is no candidate -> its numbers; empty where it has none.
-        sensitivity: net -> what its outputs lose when so much of one layer goes: rows of layer, ratio
-            and loss.
+        sensitivity: net -> what its outputs lose when so much of one layer goes: rows of round, layer,
+            ratio and loss.
     """
 
     competition: str
     metric: str
-    shipped: str
+    shipped: str | None
     reason: str
     rows: Mapping[str, Mapping[str, Any]]
     missing: Mapping[str, str]
@@ -109,19 +109,30 @@ def find_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 
 def _draw_curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line per layer, early ones dark, as SVG."""
+    """A line per layer and round of pruning, early layers dark, later rounds dashed, as SVG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    curves: dict[tuple[int, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        curves.setdefault((row["round"], row["layer"]), []).append((row["ratio"], row["loss"]))
+    layers = list(dict.fromkeys(layer for _, layer in curves))
+    rounds = len({number for number, _ in curves})
     with matplotlib.rc_context(_SVG_SETTINGS):
         figure, axes = plt.subplots(figsize=(8.4, 4.2), layout="constrained")
         colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(layers)))
-        for layer, color in zip(layers, colors, strict=True):
-            points = [(row["ratio"], row["loss"]) for row in rows if row["layer"] == layer]
-            axes.plot(*zip(*points, strict=True), color=color, lw=1.2, marker=".", label=layer)
+        color_of = dict(zip(layers, colors, strict=True))
+        for (number, layer), points in curves.items():
+            axes.plot(
+                *zip(*points, strict=True),
+                color=color_of[layer],
+                lw=1.2,
+                ls="-" if number == 1 else "--",
+                marker=".",
+                label=layer if rounds == 1 else f"{layer}, round {number}",
+            )
         axes.set_xlabel("share of the layer's filters that goes")
         axes.set_ylabel("what the outputs lose")
         axes.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ PREDICT_FILE = "predict.py"
 PACKAGE = "shipped"
 _SOURCE = Path(podium.__file__).parent
 # `from podium.data.decode import RGB` -> `from shipped.decode import RGB`
-_OWN_IMPORT = re.compile(r"(?m)^from podium\.(?:\w+\.)?(\w+) import ")
+_OWN_IMPORT = re.compile(r"(?m)^( *)from podium\.(?:\w+\.)?(\w+) import ")
 
 
 def write_code(folder: Path) -> None:
@@ -36,7 +36,7 @@ def write_code(folder: Path) -> None:
     ]:
         text = source.read_text(encoding="utf-8")
         target.write_text(
-            _OWN_IMPORT.sub(rf"from {PACKAGE}.\1 import ", text), encoding="utf-8", newline="\n"
+            _OWN_IMPORT.sub(rf"\1from {PACKAGE}.\2 import ", text), encoding="utf-8", newline="\n"
         )
 
 

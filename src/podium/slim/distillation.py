@@ -61,19 +61,21 @@ class Lesson:
     source: Source
     taught: npt.NDArray[np.float32]
 
-    def train_rows(self, views: int) -> npt.NDArray[np.int64]:
-        """The training list once for each of the first `views` views."""
+    def train_rows(self, passes: int) -> npt.NDArray[np.int64]:
+        """The training list so many times, each time with the next view; after the last, the first."""
         count = len(self.parent.image_ids)
-        return np.concatenate([self.parent.train_rows + view * count for view in range(views)])
+        return np.concatenate(
+            [self.parent.train_rows + turn % self.views * count for turn in range(passes)]
+        )
 
     def val_rows(self) -> list[int]:
         """The held-out fold's images as they are."""
         plain = self.views * len(self.parent.image_ids)
         return [int(row) + plain for row in self.parent.val_rows]
 
-    def rows(self, views: int) -> npt.NDArray[np.int64]:
-        """All that is learned from or judged by with so many views, in order, each once."""
-        return np.union1d(self.train_rows(views), self.val_rows())
+    def rows(self, passes: int) -> npt.NDArray[np.int64]:
+        """All that so many passes learn from or are judged by, in order, each once."""
+        return np.union1d(self.train_rows(passes), self.val_rows())
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Schooling:
     """How to learn it.
 
     Attributes:
-        passes: over the training list, each with another view as long as there are any.
+        passes: over the training list, exactly so many, each with the next view.
         lr: peak; cosine to 0.
         temperature: of both softmaxes, > 0 (Hinton et al., arXiv:1503.02531).
         alpha: weight of the parent's outputs against the images' own targets, 0..1.
@@ -150,6 +152,16 @@ def load_lesson(parent: Parent) -> Lesson:
     return lesson
 
 
+def count_epochs(passes: int, views: int) -> int:
+    """Into how many equal epochs so many passes are parted: the most in which each has every view.
+
+    The net is looked at after an epoch, so with a single one there is none to choose from.
+    """
+    return max(
+        n for n in range(1, passes + 1) if passes % n == 0 and (n == 1 or passes >= n * views)
+    )
+
+
 def teach(
     lesson: Lesson,
     build: Callable[[], nn.Layer],
@@ -157,7 +169,8 @@ def teach(
     lower: nn.Layer | None = None,
     trainee: Callable[[nn.Layer], nn.Layer] = lambda network: network,
 ) -> Trained:
-    """Train what `build` builds on a lesson; the epoch nearest to the parent on the val images.
+    """Train what `build` builds on a lesson; of several epochs (`count_epochs`) the one that comes
+    nearest to the parent on the val images.
 
     Args:
         lesson: see `load_lesson`.
@@ -171,8 +184,8 @@ def teach(
     distilling = DistillationTask(
         task, parent.targets.ndim == 1, schooling.temperature, schooling.alpha
     )
-    views = min(lesson.views, schooling.passes)
-    rounds = max(1, round(schooling.passes / views))
+    epochs = count_epochs(schooling.passes, lesson.views)
+    each = schooling.passes // epochs
 
     def distance(outputs: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> float:
         taught = targets[:, : task.outputs]
@@ -184,7 +197,7 @@ def teach(
     data = TrainingData(
         image_ids=list(parent.image_ids) * (lesson.views + 1),
         targets=_pack_targets(lesson),
-        train_rows=lesson.train_rows(views),
+        train_rows=lesson.train_rows(each),
         val_rows=lesson.val_rows(),
         score=distance,
     )
@@ -192,14 +205,14 @@ def teach(
         _make_params(parent.card, schooling),
         _CPU,
         schooling.lr,
-        rounds,
+        epochs,
         schooling.batch_size,
         parent.seed,
     )
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
         source = lesson.source
         if lower is not None:
-            source = _run_lower(lower, lesson, lesson.rows(views), Path(folder))
+            source = _run_lower(lower, lesson, lesson.rows(each), Path(folder))
 
         def build_part(_: Phase) -> Part:
             paddle.seed(parent.seed)

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from podium.engine.weights import State
 from podium.models.networks import Network
 from podium.slim.params import CompressParams
 from podium.slim.parent import Parent
 from podium.slim.qat import teach_int8
-from podium.slim.variants import make_variant
+from podium.slim.variants import make_variant, restore_variant
 
 TRAINED = "trained"
+# The section of `compress` that each of the others is made with.
+PARAMS = {"pruned": "prune", "student": "student"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Maker:
     Attributes:
         trained: the trained network.
         load_parent: loads it with its training images, for whoever trains.
+        lesson: `podium.slim.parent.hash_lesson` of that parent, which need not be loaded for it.
         params: `compress`.
     """
 
     trained: Network
     load_parent: Callable[[], Parent]
+    lesson: str
     params: CompressParams
 
     @cached_property
@@ -54,24 +59,44 @@ class Maker:
         """One for all nets: its answers on every picture are what takes the time."""
         return self.load_parent()
 
-    def make(self, name: str, learns_int8: bool) -> Net:
-        """The net of that name.
-
-        Args:
-            name: trained | pruned | student.
-            learns_int8: whether it is trained to live with int8's errors afterwards.
+    def make(self, name: str) -> Net:
+        """The net of that name: trained | pruned | student.
 
         Raises:
             PodiumError: it cannot be made, and why.
         """
         if name == TRAINED:
-            net = Net(self.trained)
-        else:
-            variant = make_variant(name, self._parent, self.params)
-            net = Net(variant.network, variant.made_by, variant.sensitivity)
-        if not learns_int8:
-            return net
-        qat = self.params.qat
-        images = self.params.calibration_images
-        learned = teach_int8(self._parent, net.network, qat, images)
-        return Net(learned, {**net.made_by, "qat": qat.model_dump()}, net.sensitivity)
+            return Net(self.trained)
+        variant = make_variant(name, self._parent, self.params)
+        return Net(variant.network, variant.made_by, variant.sensitivity)
+
+    def restore(self, name: str, state: State) -> Network:
+        """The network of that name, as `make` gave it, from its weights.
+
+        Raises:
+            PodiumError: the weights are of another net.
+        """
+        if name == TRAINED:
+            return self.trained
+        return restore_variant(name, self._parent, self.params, state)
+
+    def teach_int8(self, network: Network) -> Network:
+        """A copy of one of the nets that has learned to live with int8's errors.
+
+        Raises:
+            PodiumError: there are too few images for it.
+        """
+        params = self.params
+        return teach_int8(self._parent, network, params.qat, params.calibration_images)
+
+    def describe_making(self, name: str) -> tuple[str, ...]:
+        """All that decides what `make` makes of the trained net."""
+        if name == TRAINED:
+            return (name,)
+        params = getattr(self.params, PARAMS[name])
+        return (name, self.lesson, params.model_dump_json())
+
+    def describe_teaching(self) -> tuple[str, ...]:
+        """All that decides what `teach_int8` makes of a net."""
+        params = self.params
+        return (self.lesson, params.qat.model_dump_json(), str(params.calibration_images))

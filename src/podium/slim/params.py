@@ -23,13 +23,14 @@ OnceEach = AfterValidator(_check_once_each)
 class SelectParams(Section):
     """Which of the candidates may ship, and which of those does."""
 
-    # Largest bytes of the model's files, in MB (10^6 bytes); None: any.
+    # Largest bytes of the model's files, in MB (10^6 bytes); None: any that the rules allow.
     max_mb: Annotated[float, Field(gt=0)] | None
     # Most floating-point operations an image, in millions: twice the multiply-accumulates.
     max_mflops: Annotated[float, Field(gt=0)] | None
     # By so much evaluate.primary may fall on the val fold, against the trained net.
     max_drop: Annotated[float, Field(ge=0, le=1)]
-    # Longest median latency at batch 1, one thread, in milliseconds of the machine that runs this.
+    # Longest median latency of one view at batch 1, one thread, in milliseconds of the machine that
+    # runs this.
     max_ms: Annotated[float, Field(gt=0)] | None
     # What the legal ones are ranked by; the other two break ties.
     prefer: Literal["bytes", "score", "flops"]
@@ -74,7 +75,7 @@ class CompressParams(Section):
     """Which candidates are made, and how one of them is chosen."""
 
     nets: Annotated[list[Literal["trained", "pruned", "student"]], Field(min_length=1), OnceEach]
-    # qat: int8 of a net that has learned to live with it, made where int8 loses too much.
+    # qat: int8, and where that loses too much, int8 of a net that has learned to live with it.
     precisions: Annotated[
         list[Literal["float32", "bf16", "int8", "qat"]], Field(min_length=1), OnceEach
     ]

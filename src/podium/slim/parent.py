@@ -18,6 +18,7 @@ from podium.data.image_cache import Images, load_images, readable_rows
 from podium.data.preprocessing import Preprocessing
 from podium.engine.batches import Rows
 from podium.engine.fit import find_rows
+from podium.engine.provenance import hash_json
 from podium.engine.runner import CARD_FILE
 from podium.engine.scoring import make_val_set
 from podium.engine.weights import fold_folder, load_network
@@ -74,6 +75,33 @@ class Variant:
     network: Network
     made_by: dict[str, Any]
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
+
+
+def hash_lesson(
+    card: dict[str, Any],
+    manifest: pd.DataFrame,
+    splits: pd.DataFrame,
+    train_list: Sequence[str],
+    fold: int,
+    seed: int,
+) -> str:
+    """A hash of all that a parent is and teaches with, told from tables: no image is read.
+
+    Args:
+        card: of the fold's model.
+        manifest, splits, train_list, fold, seed: see `load_parent`.
+    """
+    val = make_val_set(manifest, splits, fold)
+    facts = {
+        "weights": card["weights"]["sha256"],
+        **{key: card.get(key) for key in ("task", "classes", "architecture", "preprocessing")},
+        "train": card.get("params", {}).get("train"),
+        "images": val.train[["image_id", "sha256", "label", "soft_label"]].to_csv(index=False),
+        "train_list": list(train_list),
+        "val": val.image_ids,
+        "seed": seed,
+    }
+    return hash_json(facts)
 
 
 def load_parent(

@@ -5,20 +5,27 @@ In: a parent. Out: the same architecture with fewer channels.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from podium.engine.weights import State, load_state
+from podium.engine.weights import State, load_state, read_state
+from podium.files import write_json
 from podium.models.networks import Network
 from podium.runtime import derive_seed
 from podium.slim.arithmetic import count_macs, count_parameters
-from podium.slim.distillation import Schooling, load_lesson, teach
+from podium.slim.distillation import Schooling, count_epochs, load_lesson, teach
 from podium.slim.params import PruneParams
 from podium.slim.parent import Parent, Variant
 from podium.slim.pruning import Cut, FilterCutter
 from podium.slim.shrinking import build_shrunk
+from podium.slim.stored_folders import fill_folder
 
 NAME = "pruned"
 _LR = 1e-3
@@ -42,7 +49,7 @@ def make_pruned(parent: Parent, params: PruneParams) -> Variant:
         left = (1 - params.ratio) ** (number / params.rounds) * macs_before
         here = 1 - left / cutter.macs
         if params.by == "sensitivity":
-            rows = cutter.measure_sensitivity(_draw_inputs(parent))
+            rows = _measure_sensitivity(parent, network, cutter, params.method)
             sensitivity += [{"round": number, **row} for row in rows]
             cut = cutter.cut_to(here, cutter.by_sensitivity(rows))
         else:
@@ -73,10 +80,12 @@ def _recover(parent: Parent, cut: Cut, passes: int) -> tuple[Network, dict[str, 
     if passes:
         schooling = Schooling(passes, _LR, temperature=1.0, alpha=1.0)
         build = partial(build_shrunk, parent.card, cut.state)
-        trained = teach(load_lesson(parent), build, schooling)
+        lesson = load_lesson(parent)
+        trained = teach(lesson, build, schooling)
         state: State = {**cut.state, **trained.best_state}
         load_state(network, state)
         said = {
+            "epochs": count_epochs(passes, lesson.views),
             "best_epoch": trained.best_epoch,
             "distance_from_parent": round(trained.best_score, 6),
         }
@@ -84,7 +93,38 @@ def _recover(parent: Parent, cut: Cut, passes: int) -> tuple[Network, dict[str, 
     return network, said
 
 
-def _draw_inputs(parent: Parent) -> Any:
+def restore_pruned(parent: Parent, state: State) -> Network:
+    """A pruned net with its weights, in evaluation mode.
+
+    Raises:
+        PodiumError: the weights are of another net.
+    """
+    network = build_shrunk(parent.card, state)
+    network.eval()
+    return network
+
+
+def _measure_sensitivity(
+    parent: Parent, network: Network, cutter: FilterCutter, method: str
+) -> list[dict[str, Any]]:
+    """The curves of a net, from the store where they are there: whatever ratio is asked for."""
+    inputs = _draw_inputs(parent)
+    made_from = hashlib.sha256(inputs.tobytes())
+    for name, values in read_state(network).items():
+        made_from.update(f"{name} {values.shape}".encode() + values.tobytes())
+    architecture = json.dumps(parent.card["architecture"])
+
+    def build(folder: Path) -> None:
+        write_json(folder / "curves.json", cutter.measure_sensitivity(inputs))
+
+    with tempfile.TemporaryDirectory(prefix="podium-") as name:
+        folder = Path(name) / "curves"
+        fill_folder(folder, build, "sensitivity", architecture, method, made_from.hexdigest())
+        rows: list[dict[str, Any]] = json.loads((folder / "curves.json").read_text("utf-8"))
+    return rows
+
+
+def _draw_inputs(parent: Parent) -> npt.NDArray[np.float32]:
     """Preprocessed training images, drawn from the list by the seed."""
     rng = np.random.default_rng(derive_seed(parent.seed, "sensitivity"))
     rows = np.unique(parent.train_rows)

@@ -29,7 +29,7 @@ from podium.slim.calibration import Tail
 from podium.slim.distillation import Schooling, load_lesson, teach
 from podium.slim.params import QatParams
 from podium.slim.parent import Parent
-from podium.slim.quantization import CALIBRATION_BATCH
+from podium.slim.quantization import CALIBRATION_BATCH, check_calibration
 
 _LEVELS = 127
 # The first layers see int8's errors but do not learn: they run once per view, and what they make
@@ -59,8 +59,12 @@ def teach_int8(
     Returns:
         the same net with other weights: still float32, in evaluation mode, and ready for any static
         quantisation.
+
+    Raises:
+        PodiumError: the training list has too few images to read ranges from.
     """
     images = draw_images(parent, calibration_images)
+    check_calibration(len(images))
     ranges = measure_ranges(network, images, parent)
     depth = network.trunk.depth
     begin = round(depth * _FIXED_SHARE)

@@ -26,6 +26,20 @@ from podium.slim.calibration import OnePassQuantization
 CALIBRATION_BATCH = 8
 
 
+def check_calibration(count: int) -> None:
+    """Refuse fewer images than a batch: their ranges clip what other images have.
+
+    Raises:
+        PodiumError: too few.
+    """
+    if count < CALIBRATION_BATCH:
+        raise PodiumError(
+            f"compress.calibration_images: {count} training images are too few to calibrate int8 "
+            f"on; at least {CALIBRATION_BATCH} are needed: leave int8 and qat out of "
+            "compress.precisions"
+        )
+
+
 def quantize_static(
     model: ExportedModel,
     images: Images,
@@ -40,7 +54,7 @@ def quantize_static(
 
     Args:
         model: a float32 export.
-        images: uint8 (N, H, W, 3), N >= 8: a smaller set gives ranges that clip.
+        images: uint8 (N, H, W, 3), N >= 8.
         preprocessing: of the model.
         folder: is made when missing.
         stem: name of the files.
@@ -48,11 +62,7 @@ def quantize_static(
     Raises:
         PodiumError: too few images.
     """
-    if len(images) < CALIBRATION_BATCH:
-        raise PodiumError(
-            f"compress.calibration_images: {len(images)} training images are too few to calibrate "
-            f"int8 on; at least {CALIBRATION_BATCH} are needed, or set compress.quantize: none"
-        )
+    check_calibration(len(images))
     full = len(images) - len(images) % CALIBRATION_BATCH
 
     def batches() -> Iterator[dict[str, npt.NDArray[np.float32]]]:

@@ -1,4 +1,5 @@
-"""The choice among candidates: what may ship by `compress.select`, which does, why, at what cost.
+"""The choice among candidates: what may ship by `compress.select` and by the organiser's limit of
+bytes, which does, why, at what cost.
 
 In: one row of numbers per candidate. Out: a name and sentences. Bytes, operations and scores rank,
 since they are the same on every run; a clock only accepts or refuses.
@@ -46,26 +47,31 @@ class Choice:
     reason: str
 
 
-def choose(entrants: Sequence[Entrant], select: SelectParams, metric: str) -> Choice:
+def choose(
+    entrants: Sequence[Entrant], select: SelectParams, metric: str, max_model_mb: float | None
+) -> Choice:
     """The best legal candidate.
 
     Args:
-        entrants: those that params ask for and that could be made, at least one.
+        entrants: those that params ask for and that could be made.
         select: `compress.select`.
         metric: name of the primary one.
+        max_model_mb: `competition.rules.max_model_mb`.
 
     Raises:
-        PodiumError: none is legal; the nearest one is named.
+        PodiumError: there is none, or none is legal; then the nearest one is named.
     """
-    broken = {entrant.name: _violations(entrant, select, metric) for entrant in entrants}
+    if not entrants:
+        raise PodiumError("none of the candidates that compress asks for could be made")
+    broken = {e.name: _violations(e, select, metric, max_model_mb) for e in entrants}
     ranked = sorted(entrants, key=lambda entrant: _rank(entrant, select.prefer))
     legal = [entrant for entrant in ranked if not broken[entrant.name]]
     if not legal:
         nearest = min(ranked, key=lambda e: (sum(x for x, _ in broken[e.name]), e.name))
         raise PodiumError(
-            f"compress.select: none of {len(entrants)} candidates fits; the nearest is "
-            f"{nearest.name}: {'; '.join(text for _, text in broken[nearest.name])}: loosen that, "
-            "or add to compress.nets, precisions or formats"
+            f"none of {len(entrants)} candidates may ship; the nearest is {nearest.name}: "
+            f"{'; '.join(text for _, text in broken[nearest.name])}: loosen that, or add to "
+            "compress.nets, precisions or formats"
         )
     best = legal[0]
     sentences = [f"{best.name} ships: {_MOST[select.prefer]} of {len(legal)} that may"]
@@ -89,23 +95,31 @@ def _rank(entrant: Entrant, prefer: str) -> tuple[float | str, ...]:
     return (measures.pop(prefer), *measures.values(), entrant.name)
 
 
-def _violations(entrant: Entrant, select: SelectParams, metric: str) -> list[tuple[float, str]]:
+def _violations(
+    entrant: Entrant, select: SelectParams, metric: str, max_model_mb: float | None
+) -> list[tuple[float, str]]:
     """Each constraint that it breaks: by what share of the limit, and in words."""
     found = []
-    mb = entrant.bytes / BYTES_PER_MB
-    if select.max_mb is not None and mb > select.max_mb:
-        found.append((mb / select.max_mb - 1, f"{mb:.3f} MB, select.max_mb is {select.max_mb:g}"))
+    limits = {"compress.select.max_mb": select.max_mb}
+    limits["competition.rules.max_model_mb"] = max_model_mb
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if given:
+        name = min(given, key=lambda key: given[key])
+        # As submit compares them: what may ship here is legal there, to the byte.
+        if entrant.bytes > given[name] * BYTES_PER_MB:
+            mb = entrant.bytes / BYTES_PER_MB
+            found.append((mb / given[name] - 1, f"{mb:.3f} MB, {name} is {given[name]:g}"))
     if select.max_mflops is not None and entrant.mflops > select.max_mflops:
-        text = f"{entrant.mflops:.1f} MFLOPs, select.max_mflops is {select.max_mflops:g}"
+        text = f"{entrant.mflops:.1f} MFLOPs, compress.select.max_mflops is {select.max_mflops:g}"
         found.append((entrant.mflops / select.max_mflops - 1, text))
-    if entrant.drop > select.max_drop:
+    if not entrant.drop <= select.max_drop:  # also where it is NaN
         text = (
             f"it loses {entrant.drop:.4f} {metric} (95 %: {entrant.drop_low:.4f} to "
-            f"{entrant.drop_high:.4f}), select.max_drop is {select.max_drop:g}"
+            f"{entrant.drop_high:.4f}), compress.select.max_drop is {select.max_drop:g}"
         )
         found.append((entrant.drop / max(select.max_drop, 1e-3) - 1, text))
     if select.max_ms is not None and entrant.latency_ms > select.max_ms:
-        text = f"{entrant.latency_ms:.2f} ms here, select.max_ms is {select.max_ms:g}"
+        text = f"{entrant.latency_ms:.2f} ms here, compress.select.max_ms is {select.max_ms:g}"
         found.append((entrant.latency_ms / select.max_ms - 1, text))
     return found
 

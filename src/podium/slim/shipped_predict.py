@@ -6,19 +6,40 @@ from shipped/, copies of the modules that the model was trained and judged with.
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-import numpy as np  # noqa: E402
+# What is imported by one name is installed by another.
+PACKAGES = {"PIL": "pillow", "paddle": "paddlepaddle"}
 
-from podium.data.decode import UndecodableImageError, decode_file  # noqa: E402
-from podium.engine.runner import Runner  # noqa: E402
-from podium.errors import PodiumError  # noqa: E402
+
+def fail(problem: Exception) -> NoReturn:
+    """End with one line and exit code 2."""
+    line = str(problem)
+    if isinstance(problem, ModuleNotFoundError):
+        line = f"{problem.name} is not installed: pip install "
+        line += PACKAGES.get(str(problem.name), str(problem.name))
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import numpy as np
+
+    from podium.data.decode import UndecodableImageError, decode_file
+    from podium.engine.runner import Runner
+    from podium.errors import PodiumError
+except ModuleNotFoundError as missing:
+    fail(missing)
 
 
 def main(paths: list[str]) -> int:
-    """Print a line per image, likeliest class first; the number of images that cannot be read."""
+    """Print a line per image, likeliest class first; the exit code."""
+    if not paths:
+        print("usage: python predict.py IMAGE...", file=sys.stderr)
+        return 2
     runner, failed = Runner(HERE), 0
     for path in paths:
         try:
@@ -33,11 +54,11 @@ def main(paths: list[str]) -> int:
         print(
             f"{path}: " + "  ".join(f"{runner.card['classes'][i]} {shares[i]:.4f}" for i in order)
         )
-    return failed
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(2 if main(sys.argv[1:]) else 0)
-    except PodiumError as problem:
-        sys.exit(f"error: {problem}")
+        sys.exit(main(sys.argv[1:]))
+    except (PodiumError, ModuleNotFoundError) as problem:
+        fail(problem)

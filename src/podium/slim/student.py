@@ -16,7 +16,7 @@ from podium.engine.weights import State, build_from_card, load_state, read_state
 from podium.errors import PodiumError
 from podium.models.networks import LowerTrunk, Network, UpperNetwork
 from podium.slim.arithmetic import count_macs, count_parameters
-from podium.slim.distillation import Schooling, load_lesson, teach
+from podium.slim.distillation import Schooling, count_epochs, load_lesson, teach
 from podium.slim.params import StudentParams
 from podium.slim.parent import Parent, Variant
 
@@ -59,21 +59,19 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
     Raises:
         PodiumError: the trunk has no layer to cut.
     """
-    depth = parent.network.trunk.depth
-    if depth == 1:
+    if parent.network.trunk.depth == 1:
         name = parent.card["architecture"]["name"]
         raise PodiumError(
             f"compress.student: {name} is one layer, which cannot be cut: leave `student` out of "
             "the candidates"
         )
-    layers = min(depth - 1, max(1, round(params.depth * depth)))
+    depth, layers = parent.network.trunk.depth, _count_layers(parent, params)
     build = partial(_build, parent, read_state(parent.network), layers)
     begin = round(layers * _FIXED_SHARE)
     schooling = Schooling(params.passes, _LR, params.temperature, params.alpha)
     lower = LowerTrunk(parent.network.trunk, depth - begin) if begin else None
-    trained = teach(
-        load_lesson(parent), build, schooling, lower, lambda net: UpperNetwork(net, layers - begin)
-    )
+    lesson = load_lesson(parent)
+    trained = teach(lesson, build, schooling, lower, lambda net: UpperNetwork(net, layers - begin))
     student = build()
     load_state(student, {**read_state(student), **trained.best_state})
     student.eval()
@@ -84,6 +82,7 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
         "layers": layers,
         "layers_that_learned": layers - begin,
         "passes": params.passes,
+        "epochs": count_epochs(params.passes, lesson.views),
         "temperature": params.temperature,
         "alpha": params.alpha,
         "best_epoch": trained.best_epoch,
@@ -94,6 +93,24 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
         "macs": count_macs(student, size),
     }
     return Variant(NAME, student, made_by)
+
+
+def restore_student(parent: Parent, params: StudentParams, state: State) -> Network:
+    """The student of that parent and these params with its weights, in evaluation mode.
+
+    Raises:
+        PodiumError: the weights are of another net.
+    """
+    student = _build(parent, read_state(parent.network), _count_layers(parent, params))
+    load_state(student, state)
+    student.eval()
+    return student
+
+
+def _count_layers(parent: Parent, params: StudentParams) -> int:
+    """How many of the trunk's are kept: some, and not all."""
+    depth: int = parent.network.trunk.depth
+    return min(depth - 1, max(1, round(params.depth * depth)))
 
 
 def _build(parent: Parent, state: State, layers: int) -> Network:
