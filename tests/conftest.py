@@ -16,8 +16,9 @@ configure_math()
 TOGETHER = ("test_slim", "test_resume", "test_experiments", "test_pseudo_labels")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`."""
+    """For `--dist loadgroup`, whose own hook reads the marks."""
     for item in items:
         if item.path.stem in TOGETHER:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

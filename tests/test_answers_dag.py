@@ -54,7 +54,7 @@ def test_all_of_it_on_out_of_fold_rows(copy: Path) -> None:
             "  decoder: argmax": "  decoder: auto",
         },
     )
-    said = run(copy, "dvc", "repro")
+    said = run(copy, "dvc", "repro", "submit")
     assert "tta horizontal: 2 views of each image, 2 times the work" in said
     found = metrics(copy, "evaluate")
     (calibration,) = found["calibration"]
