@@ -36,8 +36,8 @@ COMPETITIONS = {
 HEAD = {"model.freeze": "all", "lr": 3e-3, "train.views": 0, "train.ema": 0.0}
 HEADER = (
     "| competition | images, classes | {judged} (95 %) | balanced | majority "
-    "| linear thumbnails | border alone | fold 0: float32 -> as shipped | submission "
-    "| init + repro |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| linear thumbnails | border alone | fold 0: float32 -> as shipped | audit | submission "
+    "| init + repro |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -65,10 +65,20 @@ def measure(name: str, source: Path, clone: Path, params: Mapping[str, Any]) -> 
         f"{eda['border_accuracy']:.1%}",
         f"{trained['accuracy']:.1%}, {trained['bytes'] / 1e6:.1f} MB -> "
         f"{compress['shipped']} {shipped['accuracy']:.1%}, {shipped['bytes'] / 1e6:.1f} MB",
+        _describe_audit(clone),
         f"{submit['rows']} rows, legal",
         f"{init_s:.0f} + {run_s:.0f} = {init_s + run_s:.0f} s",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _describe_audit(clone: Path) -> str:
+    """What alarms, and what it took to find out: the probes of eda are not in it."""
+    found = load_metrics(clone, "audit")
+    alarms = [one["check"] for one in found["findings"] if one["severity"] == "alarm"]
+    seconds = load_metrics(clone, "measured/audit")["cpu_seconds"]
+    said = f"alarms: {', '.join(alarms)}" if alarms else "no alarm"
+    return f"{said}; {found['n_near_duplicate_groups']} groups of twins; {seconds:.0f} CPU s"
 
 
 def measure_once(name: str, source: Path, params: Mapping[str, Any]) -> str:
