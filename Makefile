@@ -17,7 +17,7 @@ run: $(STAMP)  ## fresh clone -> submission
 	@$(BIN)/podium run
 
 test: $(STAMP)  ## all tests, two at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## twenty kills at random times, the biggest nets
 	@$(BIN)/python -m pytest -m slow

@@ -12,18 +12,6 @@ from tests.competition import copy_clone, make_plain_run
 
 configure_math()
 
-# What their tests share takes so long to make that one process runs them all.
-TOGETHER = ("test_slim", "test_resume", "test_experiments", "test_pseudo_labels")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`, whose own hook reads the marks."""
-    for item in items:
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What dvc said of the first `dvc repro` of a clone, and the clone."""
