@@ -12,6 +12,7 @@ from tests.competition import copy_clone, make_plain_run
 
 configure_math()
 
+
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What dvc said of the first `dvc repro` of a clone, and the clone."""
