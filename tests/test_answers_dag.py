@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from podium.data.predictions import load_predictions
 from podium.tasks.answers import Answers, load_answers, write_answers
 from podium.tasks.decoding import ClassWeights
-from tests.competition import edit, error_lines, metrics, run, run_any
+from tests.competition import copy_clone, edit, error_lines, metrics, run, run_any
 from tests.competition import stages_run as stages_of
 
 pytestmark = pytest.mark.dag
@@ -43,37 +44,88 @@ def test_off_is_off(plain: Path) -> None:
     assert submitted(plain, "submission.csv") == dict(zip(ids, plain_labels, strict=True))
 
 
-def test_all_of_it_on_out_of_fold_rows(copy: Path) -> None:
+@pytest.fixture(scope="module")
+def averaged(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy after one run with a model per fold and all that is done with answers, and what dvc
+    said; what `auto` finds in the images, of 48 px, it finds."""
+    clone = copy_clone(plain, tmp_path_factory.mktemp("averaged") / "clone")
     edit(
-        copy / "params.yaml",
+        clone / "params.yaml",
         {
+            "epochs: 2": "epochs: 1",
+            "image_size: 32": "image_size: auto",
             "  val_fold: 0": "  val_fold: all",
+            "  flip: none": "  flip: auto",
             "  primary: accuracy": "  primary: qwk",
-            "  tta: none": "  tta: horizontal",
+            "  tta: none": "  tta: auto",
             "  calibrate: false": "  calibrate: true",
             "  decoder: argmax": "  decoder: auto",
         },
     )
-    said = run(copy, "dvc", "repro", "submit")
-    assert "tta horizontal: 2 views of each image, 2 times the work" in said
-    found = metrics(copy, "evaluate")
+    return clone, run(clone, "dvc", "repro", "submit")
+
+
+def test_all_folds_give_out_of_fold_predictions(averaged: tuple[Path, str]) -> None:
+    """A model per fold, each judged on its own fold, their mean handed in."""
+    clone, said = averaged
+    assert stages_of(said) == [
+        *("label_shuffle", "features", "train", "evaluate", "compress", "submit")
+    ]
+    val = pd.read_csv(clone / "predictions/val.csv", dtype={"image_id": str}).set_index("image_id")
+    splits = pd.read_csv(clone / "data/splits.csv", dtype={"image_id": str}).set_index("image_id")
+    assert val["fold"].to_dict() == splits["fold"].to_dict()
+    assert metrics(clone, "evaluate")["n"] == len(splits) == 96
+    folds = metrics(clone, "train")["folds"]
+    assert [row["fold"] for row in folds] == [0, 1, 2, 3, 4]
+    means = [row["best_val_score"] for row in folds]
+    assert metrics(clone, "train")["best_val_score"] == pytest.approx(sum(means) / 5, abs=1e-5)
+    cards = load_cards(clone)
+    assert len({card["weights"]["sha256"] for card in cards}) == 5
+    size = metrics(clone, "submit")["details"][0]["submission.csv"]["model_mb"]
+    assert size == pytest.approx(sum(card["weights"]["bytes"] for card in cards) / 1e6, abs=0.001)
+    assert len((clone / "submission.csv").read_text().splitlines()) == 16
+
+
+def test_all_stages_do_what_auto_finds(averaged: tuple[Path, str]) -> None:
+    """The size, the mirrors of training, the views that are averaged."""
+    clone, said = averaged
+    noted = json.loads((clone / "features/features.json").read_text())
+    assert noted["mirrors"]["n_images"] == 96
+    assert f"train.flip auto is {noted['flip']}: of 96 images" in said
+    assert {card["params"]["train"]["flip"] for card in load_cards(clone)} == {noted["flip"]}
+    assert {name.split("-")[1] for name in noted["arrays"]} == {"64"}
+    deployed = json.loads((clone / "deploy/card.json").read_text())
+    assert deployed["tta"] == noted["flip"]
+    assert deployed["preprocessing"]["image_size_px"] == 64
+    views = {"none": 1, "horizontal": 2, "both": 4}[noted["flip"]]
+    line = f"tta {noted['flip']}: {views} views of each image, {views} times the work"
+    assert (line in said) == (views > 1)
+
+
+def load_cards(clone: Path) -> list[dict[str, Any]]:
+    """Those of the five models."""
+    return [json.loads((clone / f"models/fold{n}/card.json").read_text()) for n in range(5)]
+
+
+def test_all_of_it_on_out_of_fold_rows(averaged: tuple[Path, str], tmp_path: Path) -> None:
+    clone = copy_clone(averaged[0], tmp_path / "clone")
+    found = metrics(clone, "evaluate")
     (calibration,) = found["calibration"]
     assert calibration["log_loss"]["before"] == found["log_loss"]
     assert calibration["ece_before"] == found["ece"]
     assert [row["name"] for row in found["decoder"]] == ["grade_variance", "grade_thresholds"]
     assert all(row["before"] == found["qwk"] for row in found["decoder"])
-    answers = load_answers(copy / "predictions/decoder.json")
+    answers = load_answers(clone / "predictions/decoder.json")
     assert (answers.temperature != 1) == calibration["adopted"]
     assert (answers.decoder is not None) == any(row["adopted"] for row in found["decoder"])
-    assert json.loads((copy / "deploy/card.json").read_text())["tta"] == "horizontal"
-    ids, probabilities = raw_test(copy)
+    ids, probabilities = raw_test(clone)
     labels = [CLASSES[number] for number in answers.apply(probabilities).argmax(axis=1)]
-    assert submitted(copy, "submission.csv") == dict(zip(ids, labels, strict=True))
+    assert submitted(clone, "submission.csv") == dict(zip(ids, labels, strict=True))
 
     # Calibration and decoder are found again without a new training or compression.
-    edit(copy / "params.yaml", {"  calibrate: true": "  calibrate: false"})
-    assert stages_of(run(copy, "dvc", "repro", "evaluate")) == ["evaluate"]
-    assert "calibration" not in metrics(copy, "evaluate")
+    edit(clone / "params.yaml", {"  calibrate: true": "  calibrate: false"})
+    assert stages_of(run(clone, "dvc", "repro", "evaluate")) == ["evaluate"]
+    assert "calibration" not in metrics(clone, "evaluate")
 
 
 def test_submit_obeys_the_decoder(copy: Path) -> None:

@@ -153,7 +153,10 @@ def test_painting_keeps_what_it_says() -> None:
     assert len(np.unique(keep_centre(images)[:, :edge].reshape(-1, 3), axis=0)) == 1
     masks = make_masks(images)
     assert all(mask is not None for mask in masks)
-    changed = replace_backgrounds(images, masks, np.array([1, 0, 3, 2]))  # type: ignore[arg-type]
+    donors = np.array([1, 0, 3, 2])
+    changed = replace_backgrounds(images, masks, donors)  # type: ignore[arg-type]
+    few = replace_backgrounds(images, masks, donors, 3)  # type: ignore[arg-type]
+    assert (few == changed[:3]).all()
     assert abs(float(changed[0, :5, :, 2].mean()) - float(images[1, :5, :, 2].mean())) < 3
     assert (
         abs(float(changed[0, 30:34, 30:34, 0].mean()) - float(images[0, 30:34, 30:34, 0].mean()))

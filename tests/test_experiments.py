@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from tests.competition import (
@@ -228,39 +227,6 @@ def test_podium_run_checks_all_of_params_first(copy: Path) -> None:
     code, said = run_any(copy, "podium", "run")
     assert code == 2
     assert said == "error: params.yaml: unknown key 'lrr'; did you mean 'lr'?\n"
-
-
-def test_all_folds_give_out_of_fold_predictions(copy: Path) -> None:
-    """One `dvc repro`: a model per fold, each judged on its own fold, their mean handed in; and what
-    `auto` finds in the images, of 48 px, is what all of them do: the size, the mirrors of training,
-    the views that are averaged."""
-    changes = ("split.val_fold=all", "epochs=1", "image_size=auto", "train.flip=auto")
-    changes += ("evaluate.tta=auto",)
-    words = [word for change in changes for word in ("-S", change)]
-    said = run(copy, "dvc", "exp", "run", *words, "submit")
-    needed = ["label_shuffle", "features", *FROM_TRAIN]
-    assert stages_run(said) == [name for name in needed if name != "audit"]
-    val = pd.read_csv(copy / "predictions/val.csv", dtype={"image_id": str}).set_index("image_id")
-    splits = pd.read_csv(copy / "data/splits.csv", dtype={"image_id": str}).set_index("image_id")
-    assert val["fold"].to_dict() == splits["fold"].to_dict()
-    assert metrics(copy, "evaluate")["n"] == len(splits) == 96
-    folds = metrics(copy, "train")["folds"]
-    assert [row["fold"] for row in folds] == [0, 1, 2, 3, 4]
-    means = [row["best_val_score"] for row in folds]
-    assert metrics(copy, "train")["best_val_score"] == pytest.approx(sum(means) / 5, abs=1e-5)
-    cards = [json.loads((copy / f"models/fold{fold}/card.json").read_text()) for fold in range(5)]
-    assert len({card["weights"]["sha256"] for card in cards}) == 5
-    noted = json.loads((copy / "features/features.json").read_text())
-    assert noted["mirrors"]["n_images"] == 96
-    assert f"train.flip auto is {noted['flip']}: of 96 images" in said
-    assert {card["params"]["train"]["flip"] for card in cards} == {noted["flip"]}
-    assert {name.split("-")[1] for name in noted["arrays"]} == {"64"}
-    deployed = json.loads((copy / "deploy/card.json").read_text())
-    assert deployed["tta"] == noted["flip"]
-    assert deployed["preprocessing"]["image_size_px"] == 64
-    size = metrics(copy, "submit")["details"][0]["submission.csv"]["model_mb"]
-    assert size == pytest.approx(sum(card["weights"]["bytes"] for card in cards) / 1e6, abs=0.001)
-    assert len((copy / "submission.csv").read_text().splitlines()) == 16
 
 
 def podium(clone: Path, *words: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ from podium.intake.demo.spec import DemoSpec
 from podium.probes import inflation
 from podium.probes.auc import measure_auc
 from podium.probes.baselines import measure_baselines
-from podium.probes.cross_validation import MAX_IMAGES, make_folds, thin
+from podium.probes.cross_validation import MAX_IMAGES, make_folds, predict_linear, thin
 from podium.probes.findings import Effect, Finding, Scale, make_scale, order_findings
 from podium.probes.inflation import measure_inflation
 from podium.probes.near_duplicates import (
@@ -429,3 +429,17 @@ def test_damaged_relabel_files_are_one_line(tmp_path: Path, content: bytes, said
     path.write_text("image_id,given,label,quality\n\nx,0,1,0.02\n")
     assert load_relabels(path) == [Relabel("x", "0", "1", 3)]
     assert load_relabels(tmp_path / "none.csv") == []
+
+
+@pytest.mark.parametrize("columns", [30, 90], ids=["by columns", "by rows"])
+def test_the_linear_probe_keeps_the_largest_components(columns: int) -> None:
+    """Of two signals it keeps the one that varies most, by whichever matrix they are found."""
+    draw = np.random.default_rng(0)
+    codes, nuisance = np.repeat([0, 1], 40), np.tile([0, 1], 40)
+    features = draw.normal(0, 1, (80, columns))
+    features[:, : columns // 2] += 6 * nuisance[:, None]
+    features[:, columns // 2 :] += 3 * codes[:, None]
+    folds = make_folds(codes, np.arange(80), 0)
+    one, two = (predict_linear(features, codes, folds, components) for components in (1, 2))
+    assert (two == codes).all()
+    assert (one == codes).mean() < 0.9

@@ -188,17 +188,20 @@ def _predict(make: Callable[[int], Any], features: Features, codes: Codes, folds
 
 
 def _make_linear(rows: int, columns: int, components: int) -> Any:
-    from sklearn.decomposition import PCA
+    from sklearn.decomposition import PCA, KernelPCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # The covariance costs columns^3 however few the images are.
-    solver = "full" if 2 * rows < columns else "covariance_eigh"
+    used = min(components, columns, rows - 1)
+    # The same components, by whichever matrix is the smaller: of columns or, a linear kernel, of rows.
+    reduce = (
+        PCA(used, svd_solver="covariance_eigh")
+        if columns < rows
+        else KernelPCA(used, kernel="linear", eigen_solver="dense")
+    )
     return make_pipeline(
-        StandardScaler(),
-        PCA(min(components, columns, rows - 1), svd_solver=solver),
-        LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS),
+        StandardScaler(), reduce, LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS)
     )
 
 

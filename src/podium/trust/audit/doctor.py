@@ -300,10 +300,10 @@ def _draw_examples(subject: Subject, masks: Sequence[Mask | None]) -> bytes:
     shown = np.arange(min(_EXAMPLES, len(subject.images)))
     if donors is not None:
         kept = [mask for mask in masks if mask is not None]
-        changed = subject.images.copy()
-        changed[rows] = replace_backgrounds(subject.images[rows], kept, donors)
-        columns.append(("background replaced", changed))
         shown = rows[:_EXAMPLES]
+        changed = subject.images.copy()
+        changed[shown] = replace_backgrounds(subject.images[rows], kept, donors, _EXAMPLES)
+        columns.append(("background replaced", changed))
     for row in shown:
         for caption, images in columns:
             tiles.append(images[row])

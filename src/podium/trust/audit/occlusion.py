@@ -172,12 +172,15 @@ def pick_donors(targets: Classes) -> Classes | None:
     return donors
 
 
-def replace_backgrounds(images: RGB, masks: Sequence[Mask], donors: Classes) -> RGB:
-    """Each object before its donor's background; what the donor's own object covered is filled from
-    around it."""
-    empty = [_remove_object(image, mask) for image, mask in zip(images, masks, strict=True)]
-    changed = np.empty_like(images)
-    for row, (image, mask, donor) in enumerate(zip(images, masks, donors, strict=True)):
+def replace_backgrounds(
+    images: RGB, masks: Sequence[Mask], donors: Classes, most: int | None = None
+) -> RGB:
+    """Each object, or the first `most`, before its donor's background; what the donor's own object
+    covered is filled from around it."""
+    changed = images[:most].copy()
+    used = donors[:most]
+    empty = {donor: _remove_object(images[donor], masks[donor]) for donor in np.unique(used)}
+    for row, (image, mask, donor) in enumerate(zip(changed, masks, used, strict=False)):
         soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)[..., None]
         mixed = soft * image + (1 - soft) * empty[donor]
         changed[row] = np.rint(mixed).astype(np.uint8)
