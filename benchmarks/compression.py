@@ -73,8 +73,10 @@ SOURCES = {
     "embedded": ("--demo", "--demo-test", "2000"),
     "gesture": (str(DATA / "gesture" / "gesture.zip"),),
 }
+NETS = ["trained", "pruned", "student"]
 PRECISIONS, FORMATS = ["float32", "bf16", "int8"], ["paddle", "onnx"]
 INT8 = Plan("trained", "int8", "onnx")
+TRAINED_FLOAT32 = "trained-float32"
 ROUNDS = 60
 
 
@@ -165,7 +167,7 @@ def set_up(is_embedded: bool) -> Bench:
         load_parent, Path("models"), 0, manifest, splits, train_list, task, build_net_task
     )
     every = params.compress.model_copy(
-        update={"precisions": PRECISIONS, "formats": FORMATS, "nets": params.compress.nets}
+        update={"precisions": PRECISIONS, "formats": FORMATS, "nets": NETS}
     )
 
     def make(wanted: int, work: Path) -> Workbench:
@@ -195,13 +197,13 @@ def measure_side_by_side(candidates: Mapping[str, Candidate]) -> dict[str, float
 
 
 def make_candidates(
-    bench: Bench, precisions: list[str], formats: list[str], work: Path
+    bench: Bench, nets: list[str], precisions: list[str], formats: list[str], work: Path
 ) -> tuple[dict[str, Candidate], dict[str, str]]:
     """Every plan, then every recipe; and why some could not be made."""
     made: dict[str, Candidate] = {}
     failed: dict[str, str] = {}
     params = load_params(AllParams).compress
-    every = params.model_copy(update={"precisions": precisions, "formats": formats})
+    every = params.model_copy(update={"nets": nets, "precisions": precisions, "formats": formats})
     (work / "plans").mkdir()
     workbench = bench.make(params.calibration_images, work / "plans")
     for plan in make_plans(every):
@@ -223,14 +225,14 @@ def make_candidates(
     return made, failed
 
 
-def measure(name: str, precisions: list[str], formats: list[str]) -> Iterator[str]:
+def measure(name: str, nets: list[str], precisions: list[str], formats: list[str]) -> Iterator[str]:
     """The rows of one set, in the clone that the process stands in."""
     bench = set_up(name == "embedded")
     with tempfile.TemporaryDirectory(prefix="podium-") as folder:
-        made, failed = make_candidates(bench, precisions, formats, Path(folder))
+        made, failed = make_candidates(bench, nets, precisions, formats, Path(folder))
         reference = made[REFERENCE.name]
         latency = measure_side_by_side(made)
-        fastest = min(ms for key, ms in latency.items() if "float32" in key)
+        fastest = min(ms for key, ms in latency.items() if key.startswith(TRAINED_FLOAT32))
         for key, candidate in made.items():
             row = make_row(candidate, reference, bench.judge)
             clocks = candidate.measurement.clocks
@@ -277,6 +279,7 @@ def main() -> None:
     parser.add_argument(
         "--clone", action="append", default=[], help="SET=FOLDER, a clone that is trained already"
     )
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--write", action="store_true", help="put it into docs/compression.md")
@@ -291,7 +294,8 @@ def main() -> None:
             continue
         with trained_clone(name, given) as clone, contextlib.chdir(clone):
             rows = []
-            for row in measure(name, arguments.precisions, arguments.formats):
+            wanted = (arguments.nets, arguments.precisions, arguments.formats)
+            for row in measure(name, *wanted):
                 rows.append(row)
                 print(row, flush=True)
         keep(f"compression-{name}", {"commit": commit, "cpu": cpu_model(), "rows": rows})

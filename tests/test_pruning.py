@@ -20,6 +20,7 @@ from podium.slim.arithmetic import count_macs, count_parameters
 from podium.slim.params import PruneParams
 from podium.slim.parent import Parent
 from podium.slim.pruning import FilterCutter, _zero_out
+from podium.slim.refit import input_axis, measure_moments, refit
 from podium.slim.shrinking import build_shrunk
 from tests.small_parents import SIZE, make_parent
 
@@ -127,6 +128,52 @@ def test_the_work_that_was_asked_for_goes_and_the_file_shrinks(
     )
 
 
+def test_a_layer_makes_up_for_an_input_that_others_repeat() -> None:
+    """The last input is the sum of the first two: without it the same can be said."""
+    draw = np.random.default_rng(0)
+    inputs = draw.normal(1, 1, (200, 4)).astype(np.float32)
+    inputs[:, 3] = inputs[:, 0] + inputs[:, 1]
+    weight = draw.normal(size=(4, 2)).astype(np.float32)
+    moments = inputs.T.astype(np.float64) @ inputs / len(inputs)
+    kept = np.array([True, True, True, False])
+    made = refit(weight, 0, kept, moments)
+    assert (made[3] == 0).all()
+    assert inputs @ made == pytest.approx(inputs @ weight, abs=0.01)
+    turned = refit(weight.T[:, :, None, None], 1, kept, moments)
+    assert pytest.approx(made, abs=1e-6) == turned[:, :, 0, 0].T
+
+
+def test_refitted_weights_answer_more_like_the_whole_net(
+    parent: Parent, cutter: FilterCutter
+) -> None:
+    """On images that the weights were not fitted to."""
+    inputs = parent.preprocessing.apply(parent.images)
+    seen, unseen = inputs[parent.train_rows], inputs[parent.val_rows]
+    moments = measure_moments(parent.network, seen)
+    expected = outputs_of(parent.network, unseen)
+    refitting = FilterCutter(parent.network, "l1", SIZE, moments)
+    ratios = {EXPAND: 0.5, PROJECT: 0.3}
+    bare, refitted = (
+        np.abs(outputs_of(build_shrunk(parent.card, one.cut(ratios).state), unseen) - expected)
+        for one in (cutter, refitting)
+    )
+    assert refitted.mean() < 0.5 * bare.mean()
+
+
+@pytest.mark.parametrize(
+    ("layer", "axis"),
+    [
+        (paddle.nn.Linear(4, 2), 0),
+        (paddle.nn.Conv2D(4, 2, 1), 1),
+        (paddle.nn.Conv2D(4, 2, 3), None),
+        (paddle.nn.Conv2D(4, 4, 1, groups=4), None),
+        (paddle.nn.BatchNorm2D(4), None),
+    ],
+)
+def test_which_layers_can_be_refitted(layer: paddle.nn.Layer, axis: int | None) -> None:
+    assert input_axis(layer) == axis
+
+
 def test_the_other_way_of_ranking_cuts_other_filters(parent: Parent, cutter: FilterCutter) -> None:
     other = FilterCutter(parent.network, "fpgm", SIZE)
     assert other.layers == cutter.layers
@@ -142,7 +189,7 @@ def test_what_hurts_less_is_cut_more(cutter: FilterCutter) -> None:
         for ratio, loss in zip((0.4, 0.8), losses, strict=True)
     ]
     ratios_at = cutter.by_sensitivity(rows)
-    assert ratios_at(0.0) == pytest.approx({EXPAND: 0.4, PROJECT: 0.008})
+    assert ratios_at(0.0) == pytest.approx({EXPAND: 0.004, PROJECT: 0.00008})
     assert ratios_at(1.0) == {EXPAND: 0.8, PROJECT: 0.8}
     levels = [ratios_at(level)[EXPAND] for level in np.linspace(0, 1, 11)]
     assert levels == sorted(levels)
@@ -151,14 +198,19 @@ def test_what_hurts_less_is_cut_more(cutter: FilterCutter) -> None:
 def test_sensitivity_leaves_the_net_as_it_was(parent: Parent, cutter: FilterCutter) -> None:
     inputs = parent.preprocessing.apply(parent.images[:2])
     before = outputs_of(parent.network, inputs)
-    chosen = {name: cutter._groups[name] for name in (EXPAND, PROJECT)}
-    every, cutter._groups = cutter._groups, chosen
-    try:
-        rows = cutter.measure_sensitivity(inputs)
-    finally:
-        cutter._groups = every
-    assert [row["ratio"] for row in rows[:4]] == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert all(row["loss"] > 0 for row in rows)
+    moments = measure_moments(parent.network, parent.preprocessing.apply(parent.images))
+    curves = []
+    for one in (cutter, FilterCutter(parent.network, "l1", SIZE, moments)):
+        chosen = {name: one._groups[name] for name in (EXPAND, PROJECT)}
+        every, one._groups = one._groups, chosen
+        try:
+            curves.append(one.measure_sensitivity(inputs))
+        finally:
+            one._groups = every
+    bare, refitted = curves
+    assert [row["ratio"] for row in bare[:4]] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert all(row["loss"] > 0 for row in bare)
+    assert sum(row["loss"] for row in refitted) < 0.7 * sum(row["loss"] for row in bare)
     assert np.array_equal(outputs_of(parent.network, inputs), before)
 
 

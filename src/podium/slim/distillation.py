@@ -34,6 +34,7 @@ from podium.engine.training import Job, Part, Recipe, Trained, TrainingData, tra
 from podium.errors import PodiumError
 from podium.progress import track
 from podium.slim.parent import Parent
+from podium.slim.shrinking import BATCH_NORMS
 from podium.tasks.net_protocol import NetTask
 from podium.tasks.protocol import MetricSpec
 
@@ -225,6 +226,14 @@ def teach(
         plan = (Phase(0.0, ALL, parent.preprocessing.image_size_px, 1.0),)
         job = Job(build_part, plan, distilling, data, recipe, DISTANCE)
         return train(job, lambda row: None)
+
+
+def keep_statistics(network: nn.Layer) -> None:
+    """Let batch norm use the statistics that it has, in training, too: the shipped net uses those,
+    and a trained net's lower layers often have another data set's."""
+    for layer in network.sublayers():
+        if isinstance(layer, BATCH_NORMS):
+            layer._use_global_stats = True
 
 
 class _Views:

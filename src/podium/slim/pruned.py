@@ -1,4 +1,4 @@
-"""The pruned net: filters are cut, the rest learns from the whole net, and again.
+"""The pruned net: filters are cut, the rest is refitted and learns from the whole net, and again.
 
 In: a parent. Out: the same architecture with fewer channels.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,25 @@ from podium.files import write_json
 from podium.models.networks import Network
 from podium.runtime import derive_seed
 from podium.slim.arithmetic import count_macs, count_parameters
-from podium.slim.distillation import Schooling, count_epochs, load_lesson, teach
+from podium.slim.distillation import (
+    Schooling,
+    count_epochs,
+    keep_statistics,
+    load_lesson,
+    teach,
+)
 from podium.slim.params import PruneParams
 from podium.slim.parent import Parent, Variant
 from podium.slim.pruning import Cut, FilterCutter
+from podium.slim.refit import measure_moments
 from podium.slim.shrinking import build_shrunk
 from podium.slim.stored_folders import fill_folder
 
 NAME = "pruned"
-_LR = 1e-3
-# Training images that a layer's sensitivity is read from.
-_SENSITIVITY_IMAGES = 32
+# The refitted net is near: larger steps lead away from the parent's answers.
+_LR = 1e-4
+# Training images that a layer's sensitivity is read from, and how its inputs go together.
+_SENSITIVITY_IMAGES, _REFIT_IMAGES = 32, 256
 
 
 def make_pruned(parent: Parent, params: PruneParams) -> Variant:
@@ -45,7 +52,8 @@ def make_pruned(parent: Parent, params: PruneParams) -> Variant:
     sensitivity: list[dict[str, Any]] = []
     rounds = []
     for number in range(1, params.rounds + 1):
-        cutter = FilterCutter(network, params.method, size)
+        moments = measure_moments(network, _draw_inputs(parent, "refit", _REFIT_IMAGES))
+        cutter = FilterCutter(network, params.method, size, moments)
         left = (1 - params.ratio) ** (number / params.rounds) * macs_before
         here = 1 - left / cutter.macs
         if params.by == "sensitivity":
@@ -78,8 +86,13 @@ def _recover(parent: Parent, cut: Cut, passes: int) -> tuple[Network, dict[str, 
     network = build_shrunk(parent.card, cut.state)
     said: dict[str, Any] = {}
     if passes:
-        schooling = Schooling(passes, _LR, temperature=1.0, alpha=1.0)
-        build = partial(build_shrunk, parent.card, cut.state)
+        schooling = Schooling(passes, _LR, temperature=1.0, alpha=1.0, ema=0.0)
+
+        def build() -> Network:
+            fresh = build_shrunk(parent.card, cut.state)
+            keep_statistics(fresh)
+            return fresh
+
         lesson = load_lesson(parent)
         trained = teach(lesson, build, schooling)
         state: State = {**cut.state, **trained.best_state}
@@ -108,8 +121,9 @@ def _measure_sensitivity(
     parent: Parent, network: Network, cutter: FilterCutter, method: str
 ) -> list[dict[str, Any]]:
     """The curves of a net, from the store where they are there: whatever ratio is asked for."""
-    inputs = _draw_inputs(parent)
+    inputs = _draw_inputs(parent, "sensitivity", _SENSITIVITY_IMAGES)
     made_from = hashlib.sha256(inputs.tobytes())
+    made_from.update(_draw_inputs(parent, "refit", _REFIT_IMAGES).tobytes())
     for name, values in read_state(network).items():
         made_from.update(f"{name} {values.shape}".encode() + values.tobytes())
     architecture = json.dumps(parent.card["architecture"])
@@ -124,12 +138,11 @@ def _measure_sensitivity(
     return rows
 
 
-def _draw_inputs(parent: Parent) -> npt.NDArray[np.float32]:
-    """Preprocessed training images, drawn from the list by the seed."""
-    rng = np.random.default_rng(derive_seed(parent.seed, "sensitivity"))
+def _draw_inputs(parent: Parent, subject: str, most: int) -> npt.NDArray[np.float32]:
+    """Preprocessed training images, at most so many, drawn from the list by the seed."""
+    rng = np.random.default_rng(derive_seed(parent.seed, subject))
     rows = np.unique(parent.train_rows)
-    count = min(_SENSITIVITY_IMAGES, len(rows))
-    chosen = np.sort(rng.choice(rows, size=count, replace=False))
+    chosen = np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
     return parent.preprocessing.apply(parent.images[chosen])
 
 

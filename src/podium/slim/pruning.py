@@ -2,8 +2,8 @@
 
 In: a trained net. Out: the same net with fewer channels. PaddleSlim chooses the filters (L1 norm:
 Li et al., arXiv:1608.08710; FPGM, geometric median: He et al., arXiv:1811.00250) and knows from the
-net's graph which layers go together; the cut itself is made on the arrays, and the narrow net is
-built anew from them.
+net's graph which layers go together; the cut itself is made on the arrays, layers that read the cut
+channels are refitted to those that stay (`podium.slim.refit`), and the narrow net is built anew.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from podium.errors import PodiumError
 from podium.models.networks import Network
 from podium.progress import track
 from podium.slim.paddleslim_compat import paddleslim_works
+from podium.slim.refit import NO_MOMENTS, Moments, input_axis, refit
 
 # Of the filters of one layer, that the sensitivity analysis tries to do without.
 SENSITIVITY_RATIOS = (0.2, 0.4, 0.6, 0.8)
@@ -56,6 +57,7 @@ class FilterCutter:
         network: a trained net; stays as it is.
         method: l1 | fpgm.
         image_size_px: side of its input.
+        moments: of the net; layers that are not in it keep the weights of the inputs that stay.
 
     Attributes:
         macs: multiply-accumulates of the net per image.
@@ -64,8 +66,14 @@ class FilterCutter:
         PodiumError: no layer of the net can be pruned.
     """
 
-    def __init__(self, network: Network, method: str, image_size_px: int) -> None:
+    def __init__(
+        self, network: Network, method: str, image_size_px: int, moments: Moments = NO_MOMENTS
+    ) -> None:
         self._network = network
+        self._moments = moments
+        self._input_axes = {
+            f"{name}.weight": input_axis(layer) for name, layer in network.named_sublayers()
+        }
         self._state = read_state(network)
         self._names = {tensor.name: name for name, tensor in network.state_dict().items()}
         was_training = network.training
@@ -124,8 +132,9 @@ class FilterCutter:
                     + ", ".join(self._groups)
                 )
             wanted[layer] = self._align(layer, ratio)
-        state = dict(self._state)
-        for name, axis, mask in self._find_masks(wanted):
+        masks = self._find_masks(wanted)
+        state = {**self._state, **self._silence(masks)}
+        for name, axis, mask in masks:
             state[name] = np.compress(mask, state[name], axis=axis)
         return Cut(state, wanted, self.count_macs(state))
 
@@ -186,11 +195,11 @@ class FilterCutter:
         for layer, ratio in track(tries, len(tries), "sensitivity"):
             used = self._align(layer, ratio)
             masks = self._find_masks({layer: used})
-            # Zeros do what a cut does, and leave the graph as it is.
-            for name, axis, mask in masks:
-                own[name].set_value(_zero_out(own[name].numpy(), axis, mask))
+            silenced = self._silence(masks)
+            for name, values in silenced.items():
+                own[name].set_value(values)
             after = _run(self._network, inputs)
-            for name, _, _ in masks:
+            for name in silenced:
                 own[name].set_value(self._state[name])
             loss = float(np.square(after - before).mean()) / max(spread, 1e-12)
             rows.append(
@@ -206,13 +215,14 @@ class FilterCutter:
     def by_sensitivity(self, rows: list[dict[str, Any]]) -> Callable[[float], Ratios]:
         """Level -> for each layer the largest ratio that loses no more than what the level allows.
 
-        Levels go through the losses that were measured in equal steps of their logarithm; between
-        two measured ratios the curve is taken for straight. Curves that fall are taken for flat.
+        Levels go in equal steps of the logarithm, from a hundredth of the least loss that was
+        measured to the largest; between two measured ratios the curve is taken for straight. Curves
+        that fall are taken for flat.
         """
         curves: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
             curves.setdefault(row["layer"], [(0.0, 0.0)]).append((row["ratio"], row["loss"]))
-        least = max(min((row["loss"] for row in rows if row["loss"] > 0), default=1e-6), 1e-6)
+        least = max(min((row["loss"] for row in rows if row["loss"] > 0), default=1e-6), 1e-6) / 100
         largest = max(max(row["loss"] for row in rows), 2 * least)
 
         def ratios_at(level: float) -> Ratios:
@@ -244,6 +254,18 @@ class FilterCutter:
             for one in found if variable in self._names else ():  # the rest are maps
                 masks.append((self._names[variable], one.dims, np.array(one.mask, bool).ravel()))
         return masks
+
+    def _silence(self, masks: Masks) -> State:
+        """The arrays that change, whole: zeros do what a cut does, and leave the graph as it is;
+        who read what is zero now is refitted."""
+        changed: State = {}
+        for name, axis, mask in masks:
+            values = changed.get(name, self._state[name])
+            if name in self._moments and axis == self._input_axes[name]:
+                changed[name] = refit(values, axis, mask, self._moments[name])
+            else:
+                changed[name] = _zero_out(values, axis, mask)
+        return changed
 
 
 def _largest_ratio(curve: list[tuple[float, float]], allowed: float) -> float:

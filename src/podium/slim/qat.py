@@ -26,7 +26,7 @@ from podium.engine.weights import load_state, read_state
 from podium.models.networks import LowerTrunk, Network, UpperNetwork
 from podium.runtime import derive_seed
 from podium.slim.calibration import Tail
-from podium.slim.distillation import Schooling, load_lesson, teach
+from podium.slim.distillation import Schooling, keep_statistics, load_lesson, teach
 from podium.slim.params import QatParams
 from podium.slim.parent import Parent
 from podium.slim.quantization import CALIBRATION_BATCH, check_calibration
@@ -37,7 +37,6 @@ _LEVELS = 127
 _FIXED_SHARE = 1 / 3
 _LR = 1e-4
 _QUANTIZED = (nn.Conv2D, nn.Linear)
-_BATCH_NORMS = (nn.layer.norm._BatchNormBase, nn.BatchNorm)
 # The histogram of Paddle's calibration has as many bins; see podium.slim.calibration.
 _BINS = 2048
 _QUANTILE = 1 - 1e-4
@@ -132,8 +131,7 @@ def add_quantisation_errors(network: nn.Layer, ranges: Ranges) -> None:
         if name in ranges:
             layer.register_forward_pre_hook(partial(_quantise, limit=ranges[name]))
             layer.register_forward_post_hook(_restore)
-        elif isinstance(layer, _BATCH_NORMS):
-            layer._use_global_stats = True
+    keep_statistics(network)
 
 
 def _fix(lower: LowerTrunk, ranges: Ranges) -> LowerTrunk:

@@ -14,7 +14,7 @@ from paddle import nn
 from podium.engine.weights import State, load_state
 from podium.models.networks import Network, build_network
 
-_BATCH_NORMS = (nn.layer.norm._BatchNormBase, nn.BatchNorm)
+BATCH_NORMS = (nn.layer.norm._BatchNormBase, nn.BatchNorm)
 
 
 def build_shrunk(card: dict[str, Any], state: State) -> Network:
@@ -62,7 +62,7 @@ def _fit_shapes(layer: nn.Layer, path: str, state: State) -> None:
         if layer._groups > 1:  # depthwise: a group per channel
             layer._groups = outputs // per_group
         layer._in_channels, layer._out_channels = per_group * layer._groups, outputs
-    elif isinstance(layer, _BATCH_NORMS):
+    elif isinstance(layer, BATCH_NORMS):
         layer._num_features = layer.weight.shape[0]
     elif isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = layer.weight.shape
