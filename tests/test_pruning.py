@@ -149,7 +149,7 @@ def test_refitted_weights_answer_more_like_the_whole_net(
     """On images that the weights were not fitted to."""
     inputs = parent.preprocessing.apply(parent.images)
     seen, unseen = inputs[parent.train_rows], inputs[parent.val_rows]
-    moments = measure_moments(parent.network, seen)
+    moments = measure_moments(parent.network, [seen[:10], seen[10:]])
     expected = outputs_of(parent.network, unseen)
     refitting = FilterCutter(parent.network, "l1", SIZE, moments)
     ratios = {EXPAND: 0.5, PROJECT: 0.3}
@@ -198,7 +198,7 @@ def test_what_hurts_less_is_cut_more(cutter: FilterCutter) -> None:
 def test_sensitivity_leaves_the_net_as_it_was(parent: Parent, cutter: FilterCutter) -> None:
     inputs = parent.preprocessing.apply(parent.images[:2])
     before = outputs_of(parent.network, inputs)
-    moments = measure_moments(parent.network, parent.preprocessing.apply(parent.images))
+    moments = measure_moments(parent.network, [parent.preprocessing.apply(parent.images)])
     curves = []
     for one in (cutter, FilterCutter(parent.network, "l1", SIZE, moments)):
         chosen = {name: one._groups[name] for name in (EXPAND, PROJECT)}

@@ -29,7 +29,7 @@ from podium.slim.distillation import (
 from podium.slim.params import PruneParams
 from podium.slim.parent import Parent, Variant
 from podium.slim.pruning import Cut, FilterCutter
-from podium.slim.refit import measure_moments
+from podium.slim.refit import Moments, measure_moments
 from podium.slim.shrinking import build_shrunk
 from podium.slim.stored_folders import fill_folder
 
@@ -38,6 +38,7 @@ NAME = "pruned"
 _LR = 1e-4
 # Training images that a layer's sensitivity is read from, and how its inputs go together.
 _SENSITIVITY_IMAGES, _REFIT_IMAGES = 32, 256
+_BATCH = 32
 
 
 def make_pruned(parent: Parent, params: PruneParams) -> Variant:
@@ -52,7 +53,7 @@ def make_pruned(parent: Parent, params: PruneParams) -> Variant:
     sensitivity: list[dict[str, Any]] = []
     rounds = []
     for number in range(1, params.rounds + 1):
-        moments = measure_moments(network, _draw_inputs(parent, "refit", _REFIT_IMAGES))
+        moments = _measure_moments(parent, network)
         cutter = FilterCutter(network, params.method, size, moments)
         left = (1 - params.ratio) ** (number / params.rounds) * macs_before
         here = 1 - left / cutter.macs
@@ -117,13 +118,25 @@ def restore_pruned(parent: Parent, state: State) -> Network:
     return network
 
 
+def _measure_moments(parent: Parent, network: Network) -> Moments:
+    rows = _draw_rows(parent, "refit", _REFIT_IMAGES)
+    return measure_moments(
+        network,
+        (
+            parent.preprocessing.apply(parent.images[rows[start : start + _BATCH]])
+            for start in range(0, len(rows), _BATCH)
+        ),
+    )
+
+
 def _measure_sensitivity(
     parent: Parent, network: Network, cutter: FilterCutter, method: str
 ) -> list[dict[str, Any]]:
     """The curves of a net, from the store where they are there: whatever ratio is asked for."""
-    inputs = _draw_inputs(parent, "sensitivity", _SENSITIVITY_IMAGES)
+    images = parent.images[_draw_rows(parent, "sensitivity", _SENSITIVITY_IMAGES)]
+    inputs = parent.preprocessing.apply(images)
     made_from = hashlib.sha256(inputs.tobytes())
-    made_from.update(_draw_inputs(parent, "refit", _REFIT_IMAGES).tobytes())
+    made_from.update(parent.images[_draw_rows(parent, "refit", _REFIT_IMAGES)].tobytes())
     for name, values in read_state(network).items():
         made_from.update(f"{name} {values.shape}".encode() + values.tobytes())
     architecture = json.dumps(parent.card["architecture"])
@@ -138,12 +151,11 @@ def _measure_sensitivity(
     return rows
 
 
-def _draw_inputs(parent: Parent, subject: str, most: int) -> npt.NDArray[np.float32]:
-    """Preprocessed training images, at most so many, drawn from the list by the seed."""
+def _draw_rows(parent: Parent, subject: str, most: int) -> npt.NDArray[np.int64]:
+    """At most so many training images, drawn from the list by the seed, in order."""
     rng = np.random.default_rng(derive_seed(parent.seed, subject))
     rows = np.unique(parent.train_rows)
-    chosen = np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
-    return parent.preprocessing.apply(parent.images[chosen])
+    return np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
 
 
 def _round(ratios: dict[str, float]) -> dict[str, float]:

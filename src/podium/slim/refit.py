@@ -8,7 +8,7 @@ a filter's cut takes from somebody are inputs of such layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,6 @@ from paddle import nn
 Moments = Mapping[str, npt.NDArray[np.float64]]
 NO_MOMENTS: Moments = {}
 
-_BATCH = 32
 # Neighbouring places of a map say nearly the same.
 _PLACES = 25
 # Added to the diagonal, of its mean: few images do not span all directions.
@@ -40,8 +39,8 @@ def input_axis(layer: nn.Layer) -> int | None:
     return 1 if is_pointwise else None
 
 
-def measure_moments(network: nn.Layer, inputs: npt.NDArray[np.float32]) -> Moments:
-    """Run preprocessed training images (n, 3, H, W) through a net in evaluation mode."""
+def measure_moments(network: nn.Layer, batches: Iterable[npt.NDArray[np.float32]]) -> Moments:
+    """Run preprocessed training images, (n, 3, H, W) each batch, through a net in evaluation mode."""
     from threadpoolctl import threadpool_limits
 
     seen: dict[str, npt.NDArray[np.float32]] = {}
@@ -56,9 +55,9 @@ def measure_moments(network: nn.Layer, inputs: npt.NDArray[np.float32]) -> Momen
         for name, layer in network.named_sublayers()
         if input_axis(layer) is not None
     ]
-    for start in range(0, len(inputs), _BATCH):
+    for batch in batches:
         with paddle.no_grad():
-            network(paddle.to_tensor(inputs[start : start + _BATCH]))
+            network(paddle.to_tensor(batch))
         with threadpool_limits(
             limits=1
         ):  # the order of sums, and so the last bits, follows threads
