@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,17 @@ def test_wrong_words_exit_2(capsys: pytest.CaptureFixture[str], words: tuple[str
     code, _, err = call(capsys, *words)
     assert code == 2
     assert "usage: podium" in err
+
+
+def test_nobody_reads_on() -> None:
+    """`podium check | true`: no traceback, and the exit code of a program that a closed pipe ends."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "podium.cli", "check"]
+    done = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141
+    assert "Error" not in done.stderr
 
 
 def test_score_outside_the_demo(

@@ -14,13 +14,18 @@ from podium.errors import EXIT_USER_ERROR, PodiumError, explain_os_error
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, else dvc's or Python's."""
+    """Entry point. Exit codes: 0 done, 2 the user's input, 130 Ctrl-C, 141 nobody reads any more,
+    else dvc's or Python's."""
     root = _look_for_root(Path.cwd())
     if root:
         _run_own_code(root)  # before the words are read: it may know others
     arguments = _make_parser().parse_args(words)
     try:
         code = _dispatch(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `podium compare | head`, say: what was asked for has been seen
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        code = 141
     except PodiumError as error:
         code = _fail(str(error))
     except KeyboardInterrupt:
