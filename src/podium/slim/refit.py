@@ -58,9 +58,8 @@ def measure_moments(network: nn.Layer, batches: Iterable[npt.NDArray[np.float32]
     for batch in batches:
         with paddle.no_grad():
             network(paddle.to_tensor(batch))
-        with threadpool_limits(
-            limits=1
-        ):  # the order of sums, and so the last bits, follows threads
+        # The order of sums, and so the last bits, follows threads.
+        with threadpool_limits(limits=1):
             for weight, rows in seen.items():
                 totals[weight] = totals.get(weight, 0.0) + (rows.T @ rows).astype(np.float64)
                 counts[weight] = counts.get(weight, 0) + len(rows)
