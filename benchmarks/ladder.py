@@ -2,7 +2,7 @@
 
 In: the embedded competition with 2,000 clean test labels, and the real gesture and lemon sets beside
 the repository (skipped with a word where they are missing). For each of them a fresh clone of HEAD is
-trained with default params, at 96 px wherever `auto` would take more, then once for each trick with
+trained with default params on small pictures (96 px, the real sets 64), then once for each trick with
 this one changed. Out: a Markdown table on stdout, with --write also in docs/accuracy.md, after every
 row. A few hours on two cores for all of it; what the same code has trained is kept in
 .podium/ladder, so that a stopped ladder goes on where it was, and its table grows.
@@ -43,8 +43,16 @@ HEADER = (
     "| competition | params | it is worth, points (95 %, paired) | so it is | CPU s |\n"
     "|---|---|---|---|---|"
 )
-# What decides a result, by its place in a commit: other commits may share it.
-CODE = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock")
+# What decides a result beside params and data: other commits may share it. What only compresses or
+# audits a model is not in it.
+CODE = (
+    *(f"stages/{stage}.py" for stage in ("eda", "split", "label_shuffle", "features", "train")),
+    "stages/evaluate.py",
+    "stages/submit.py",
+    "src/podium/runtime.py",
+    *(f"src/podium/{room}" for room in ("data", "tasks", "probes", "models", "engine", "intake")),
+    "requirements.lock",
+)
 # What a trick may cost in.
 STAGES = ("features", "train", "evaluate", "submit")
 DATA = ROOT.parent / "shared" / "data"
@@ -54,12 +62,11 @@ COMPETITIONS = {
     "lemon": (str(DATA / "lemon"),),
 }
 # An evening for the ladder instead of a day: the tricks are compared on small pictures.
-SMALL = {"image_size": 96}
-REAL = {**SMALL, "split.folds": 2}
+REAL = {"image_size": 64, "split.folds": 2}
 # What is known of the pictures before any training: lemons come in grades, and a mirrored one is a
 # lemon, which `train.flip: auto` does not find out (docs/accuracy.md).
 OWN_PARAMS: dict[str, dict[str, Any]] = {
-    "embedded": SMALL,
+    "embedded": {"image_size": 96},
     "gesture": REAL,
     "lemon": {**REAL, "competition.ordinal": True, "train.flip": "both"},
 }
@@ -101,7 +108,7 @@ WITH: dict[str, dict[str, Any]] = {
     "step": {"train.schedule": "step"},
     "clipping": {"train.clip_norm": 1.0},
     "layer decay": {"train.layer_decay": 0.9},
-    "160 px": {"image_size": 160},
+    "larger pictures": {"image_size": 160},
     "Lite1": {"model.name": "efficientnet_lite1"},
     "Lite2": {"model.name": "efficientnet_lite2"},
     "all layers": {"model.freeze": "none"},
@@ -109,6 +116,11 @@ WITH: dict[str, dict[str, Any]] = {
     "CutMix": {"model.freeze": "none", "train.recipes.cutmix": 0.5},
     "pseudo-labels": {"model.freeze": "none", "train.pseudo_threshold": 0.95},
     "growing sizes": {"model.freeze": "none", "train.size_schedule": [[0, 64], [0.5, 96]]},
+}
+WITH_ON_REAL: dict[str, dict[str, Any]] = {
+    **WITH,
+    "larger pictures": {"image_size": 96},
+    "growing sizes": {"model.freeze": "none", "train.size_schedule": [[0, 48], [0.5, 64]]},
 }
 # Tricks that want `model.freeze: none`: they are compared with that, not with the default.
 ON_ALL_LAYERS = ("random start", "CutMix", "pseudo-labels", "growing sizes")
@@ -160,9 +172,12 @@ class Ladder:
 
     def __init__(self, name: str, tricks: Sequence[str]) -> None:
         self._name = name
-        self._tricks = tricks
+        self._with = WITH if name == "embedded" else WITH_ON_REAL
+        self._tricks = tricks or [*WITHOUT, *self._with]
         hashes = run(ROOT, "git", "rev-parse", *(f"HEAD:{path}" for path in CODE)).split()
-        self._key = [hashes, OWN_PARAMS[name]]
+        params = YAML(typ="safe").load(run(ROOT, "git", "show", "HEAD:params.yaml"))
+        del params["compress"], params["competition"]  # the one is not used, the other replaced
+        self._key = [hashes, params, OWN_PARAMS[name]]
         self._spent: dict[str, float] = {}  # CPU s of a stage, by what it was made of
 
     def climb(self) -> Iterator[None]:
@@ -182,12 +197,11 @@ class Ladder:
     def _wanted(self) -> Iterator[Mapping[str, Any]]:
         """The default; then the params of each trick, a base before what stands on it."""
         yield {}
-        tricks = self._tricks or [*WITHOUT, *WITH]
-        if set(tricks) & set(ON_ALL_LAYERS):
-            yield WITH["all layers"]
-        for trick in tricks:
+        if set(self._tricks) & set(ON_ALL_LAYERS):
+            yield self._with["all layers"]
+        for trick in self._tricks:
             if trick not in NOT_FOR.get(self._name, ()):
-                yield {**WITHOUT, **WITH}[trick]
+                yield {**WITHOUT, **self._with}[trick]
 
     def rows(self) -> Iterator[str]:
         """Of all that is known, whoever asked for it."""
@@ -200,7 +214,7 @@ class Ladder:
             f"| {self._name} | default, but {own} | {accuracy:.1f} % of {n} | "
             f"| {base.seconds:.0f} |"
         )
-        for word, table in (("without", WITHOUT), ("with", WITH)):
+        for word, table in (("without", WITHOUT), ("with", self._with)):
             for trick, params in table.items():
                 result = self._load(params)
                 if result is None:
@@ -208,7 +222,7 @@ class Ladder:
                 below = base
                 said = f"{word} {trick}"
                 if trick in ON_ALL_LAYERS:
-                    below = self._load(WITH["all layers"]) or base
+                    below = self._load(self._with["all layers"]) or base
                     said = f"with all layers, and {trick}"
                 # What a trick is worth is what is lost without it.
                 before, after = (result, below) if word == "without" else (below, result)

@@ -48,6 +48,7 @@ from podium.tasks.protocol import DataTask
 # `epochs: auto`; docs/accuracy.md has what fewer and more bought.
 _LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
 _ENOUGH_PICTURES = 16_000
+_ENOUGH_PICTURES_OF_SEVERAL = 10_000
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,16 @@ def choose_epochs(epochs: int | None, freeze: str, train_lists: Mapping[int, Seq
     """What `epochs: auto` (None) means; the same for all folds, whose curves are averaged.
 
     A head on features that are there costs nothing: 30. Else as many passes as show a model
-    16,000 pictures, 3 to 30.
+    16,000 pictures, or each of several folds' models 10,000: what one of them has missed another
+    one knows. 3 to 30.
     """
     if epochs is not None:
         return epochs
     if freeze == "all":
         return _MOST_EPOCHS
     longest = max(map(len, train_lists.values()))
-    return min(max(round(_ENOUGH_PICTURES / longest), _LEAST_EPOCHS), _MOST_EPOCHS)
+    enough = _ENOUGH_PICTURES if len(train_lists) == 1 else _ENOUGH_PICTURES_OF_SEVERAL
+    return min(max(round(enough / longest), _LEAST_EPOCHS), _MOST_EPOCHS)
 
 
 def fit_folds(job: FitJob, run: Run) -> dict[int, Fitted]:
