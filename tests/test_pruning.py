@@ -20,7 +20,7 @@ from podium.slim.arithmetic import count_macs, count_parameters
 from podium.slim.params import PruneParams
 from podium.slim.parent import Parent
 from podium.slim.pruning import FilterCutter, _zero_out
-from podium.slim.refit import input_axis, measure_moments, refit
+from podium.slim.refit import input_axis, measure_products, refit
 from podium.slim.shrinking import build_shrunk
 from tests.small_parents import SIZE, make_parent
 
@@ -134,12 +134,12 @@ def test_a_layer_makes_up_for_an_input_that_others_repeat() -> None:
     inputs = draw.normal(1, 1, (200, 4)).astype(np.float32)
     inputs[:, 3] = inputs[:, 0] + inputs[:, 1]
     weight = draw.normal(size=(4, 2)).astype(np.float32)
-    moments = inputs.T.astype(np.float64) @ inputs / len(inputs)
+    products = inputs.T.astype(np.float64) @ inputs / len(inputs)
     kept = np.array([True, True, True, False])
-    made = refit(weight, 0, kept, moments)
+    made = refit(weight, 0, kept, products)
     assert (made[3] == 0).all()
     assert inputs @ made == pytest.approx(inputs @ weight, abs=0.01)
-    turned = refit(weight.T[:, :, None, None], 1, kept, moments)
+    turned = refit(weight.T[:, :, None, None], 1, kept, products)
     assert pytest.approx(made, abs=1e-6) == turned[:, :, 0, 0].T
 
 
@@ -149,9 +149,9 @@ def test_refitted_weights_answer_more_like_the_whole_net(
     """On images that the weights were not fitted to."""
     inputs = parent.preprocessing.apply(parent.images)
     seen, unseen = inputs[parent.train_rows], inputs[parent.val_rows]
-    moments = measure_moments(parent.network, [seen[:10], seen[10:]])
+    products = measure_products(parent.network, [seen[:10], seen[10:]])
     expected = outputs_of(parent.network, unseen)
-    refitting = FilterCutter(parent.network, "l1", SIZE, moments)
+    refitting = FilterCutter(parent.network, "l1", SIZE, products)
     ratios = {EXPAND: 0.5, PROJECT: 0.3}
     bare, refitted = (
         np.abs(outputs_of(build_shrunk(parent.card, one.cut(ratios).state), unseen) - expected)
@@ -198,9 +198,9 @@ def test_what_hurts_less_is_cut_more(cutter: FilterCutter) -> None:
 def test_sensitivity_leaves_the_net_as_it_was(parent: Parent, cutter: FilterCutter) -> None:
     inputs = parent.preprocessing.apply(parent.images[:2])
     before = outputs_of(parent.network, inputs)
-    moments = measure_moments(parent.network, [parent.preprocessing.apply(parent.images)])
+    products = measure_products(parent.network, [parent.preprocessing.apply(parent.images)])
     curves = []
-    for one in (cutter, FilterCutter(parent.network, "l1", SIZE, moments)):
+    for one in (cutter, FilterCutter(parent.network, "l1", SIZE, products)):
         chosen = {name: one._groups[name] for name in (EXPAND, PROJECT)}
         every, one._groups = one._groups, chosen
         try:

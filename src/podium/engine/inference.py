@@ -63,8 +63,8 @@ def export(
     spec = [paddle.static.InputSpec(shape, "float32", INPUT_NAME)]
     # A fresh counter for names: the file's bytes must not depend on what was built before.
     with paddle.pir_utils.DygraphOldIrGuard(), paddle.utils.unique_name.guard(), quiet():
-        # No branch or loop of our nets depends on a value: Paddle need not rewrite their code, which
-        # takes longer than all the rest: it notes what runs.
+        # No branch or loop of our nets depends on a value: Paddle need not rewrite their code first,
+        # and notes what runs.
         paddle.jit.not_to_static(type(network).forward)
         static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
         paddle.jit.save(static, str(folder / stem))

@@ -29,7 +29,7 @@ from podium.slim.distillation import (
 from podium.slim.params import PruneParams
 from podium.slim.parent import Parent, Variant
 from podium.slim.pruning import Cut, FilterCutter
-from podium.slim.refit import Moments, measure_moments
+from podium.slim.refit import InputProducts, measure_products
 from podium.slim.shrinking import build_shrunk
 from podium.slim.stored_folders import fill_folder
 
@@ -53,8 +53,8 @@ def make_pruned(parent: Parent, params: PruneParams) -> Variant:
     sensitivity: list[dict[str, Any]] = []
     rounds = []
     for number in range(1, params.rounds + 1):
-        moments = _measure_moments(parent, network)
-        cutter = FilterCutter(network, params.method, size, moments)
+        products = _measure_products(parent, network)
+        cutter = FilterCutter(network, params.method, size, products)
         left = (1 - params.ratio) ** (number / params.rounds) * macs_before
         here = 1 - left / cutter.macs
         if params.by == "sensitivity":
@@ -118,9 +118,9 @@ def restore_pruned(parent: Parent, state: State) -> Network:
     return network
 
 
-def _measure_moments(parent: Parent, network: Network) -> Moments:
+def _measure_products(parent: Parent, network: Network) -> InputProducts:
     rows = _draw_rows(parent, "refit", _REFIT_IMAGES)
-    return measure_moments(
+    return measure_products(
         network,
         (
             parent.preprocessing.apply(parent.images[rows[start : start + _BATCH]])

@@ -23,7 +23,7 @@ from podium.errors import PodiumError
 from podium.models.networks import Network
 from podium.progress import track
 from podium.slim.paddleslim_compat import paddleslim_works
-from podium.slim.refit import NO_MOMENTS, Moments, input_axis, refit
+from podium.slim.refit import NO_PRODUCTS, InputProducts, input_axis, refit
 
 # Of the filters of one layer, that the sensitivity analysis tries to do without.
 SENSITIVITY_RATIOS = (0.2, 0.4, 0.6, 0.8)
@@ -57,7 +57,7 @@ class FilterCutter:
         network: a trained net; stays as it is.
         method: l1 | fpgm.
         image_size_px: side of its input.
-        moments: of the net; layers that are not in it keep the weights of the inputs that stay.
+        products: of the net; layers that are not in it keep the weights of the inputs that stay.
 
     Attributes:
         macs: multiply-accumulates of the net per image.
@@ -67,10 +67,14 @@ class FilterCutter:
     """
 
     def __init__(
-        self, network: Network, method: str, image_size_px: int, moments: Moments = NO_MOMENTS
+        self,
+        network: Network,
+        method: str,
+        image_size_px: int,
+        products: InputProducts = NO_PRODUCTS,
     ) -> None:
         self._network = network
-        self._moments = moments
+        self._products = products
         self._input_axes = {
             f"{name}.weight": input_axis(layer) for name, layer in network.named_sublayers()
         }
@@ -261,8 +265,8 @@ class FilterCutter:
         changed: State = {}
         for name, axis, mask in masks:
             values = changed.get(name, self._state[name])
-            if name in self._moments and axis == self._input_axes[name]:
-                changed[name] = refit(values, axis, mask, self._moments[name])
+            if name in self._products and axis == self._input_axes[name]:
+                changed[name] = refit(values, axis, mask, self._products[name])
             else:
                 changed[name] = _zero_out(values, axis, mask)
         return changed

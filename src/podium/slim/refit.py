@@ -18,8 +18,8 @@ import paddle
 from paddle import nn
 
 # Name of a weight -> mean products of its layer's inputs, float64 (d, d).
-Moments = Mapping[str, npt.NDArray[np.float64]]
-NO_MOMENTS: Moments = {}
+InputProducts = Mapping[str, npt.NDArray[np.float64]]
+NO_PRODUCTS: InputProducts = {}
 
 # Neighbouring places of a map say nearly the same.
 _PLACES = 25
@@ -39,7 +39,9 @@ def input_axis(layer: nn.Layer) -> int | None:
     return 1 if is_pointwise else None
 
 
-def measure_moments(network: nn.Layer, batches: Iterable[npt.NDArray[np.float32]]) -> Moments:
+def measure_products(
+    network: nn.Layer, batches: Iterable[npt.NDArray[np.float32]]
+) -> InputProducts:
     """Run preprocessed training images, (n, 3, H, W) each batch, through a net in evaluation mode."""
     from threadpoolctl import threadpool_limits
 
@@ -72,7 +74,7 @@ def refit(
     weight: npt.NDArray[np.float32],
     axis: int,
     kept: npt.NDArray[np.bool_],
-    moments: npt.NDArray[np.float64],
+    products: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
     """A weight that does without some of its inputs.
 
@@ -80,7 +82,7 @@ def refit(
         weight: of all inputs.
         axis: along which they lie.
         kept: which of them stay, (d,); at least one.
-        moments: mean products of the inputs, (d, d).
+        products: mean products of the inputs, (d, d).
 
     Returns:
         the same shape; what stands at inputs that go is 0.
@@ -89,11 +91,11 @@ def refit(
 
     by_input = np.moveaxis(weight, axis, 0).astype(np.float64)
     flat = by_input.reshape(len(by_input), -1)
-    among = moments[np.ix_(kept, kept)]
+    among = products[np.ix_(kept, kept)]
     damped = among + np.eye(len(among)) * (_DAMPING * among.trace() / len(among) + 1e-12)
     made = np.zeros_like(flat)
     with threadpool_limits(limits=1):
-        said = moments[np.ix_(kept, ~kept)] @ flat[~kept]
+        said = products[np.ix_(kept, ~kept)] @ flat[~kept]
         made[kept] = flat[kept] + np.linalg.solve(damped, said)
     return np.moveaxis(made.reshape(by_input.shape), 0, axis).astype(np.float32)
 
