@@ -86,7 +86,12 @@ WITHOUT: dict[str, dict[str, Any]] = {
 }
 WITH: dict[str, dict[str, Any]] = {
     "all folds": {"split.val_fold": "all"},
+    "half the lr": {"lr": 2.5e-3},
+    "a fifth of the lr": {"lr": 1e-3},
+    "twice the lr": {"lr": 1e-2},
     "30 epochs": {"epochs": 30},
+    "12 views": {"train.views": 12},
+    "8 top layers": {"model.top_layers": 8},
     "TTA shift": {"evaluate.tta": "shift"},
     "decoder": {"evaluate.decoder": "auto"},
     "soup": {"train.soup": 5},

@@ -38,3 +38,9 @@ def plain(plain_run: tuple[str, Path]) -> Path:
 def copy(plain: Path, tmp_path: Path) -> Path:
     """A copy of it, to be changed."""
     return copy_clone(plain, tmp_path / "clone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the whole DAG first: they are long, and of two test processes one makes the run that
+    they copy while the other one has the rest to do."""
+    items.sort(key=lambda item: item.get_closest_marker("dag") is None)

@@ -295,7 +295,7 @@ def test_exit_code_and_wrong_params(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (tree / "params.yaml").read_text()
-    (tree / "params.yaml").write_text(text.replace("lr: 1e-3", "lr: -1"))
+    (tree / "params.yaml").write_text(text.replace("lr: 5e-3", "lr: -1"))
     findings = examine(tree, time.monotonic())
     (params,) = [one for one in findings if one.subject == "params"]
     assert params.level == FAIL
