@@ -85,6 +85,11 @@ def read_commit() -> str:
     return run(ROOT, "git", "rev-parse", "--short", "HEAD").strip()
 
 
+def hash_tracked(*paths: str) -> list[str]:
+    """Git's hashes of files and folders at HEAD: the same in all commits that have the same there."""
+    return run(ROOT, "git", "rev-parse", *(f"HEAD:{path}" for path in paths)).split()
+
+
 def load_kept(name: str) -> dict[str, Any]:
     """What `keep` was last given by that name; empty where it never was."""
     path = ROOT / ".podium" / "tables" / f"{name}.json"

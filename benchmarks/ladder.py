@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from clones import ROOT, fresh_clone, load_metrics, run, set_params, write_table
+from clones import ROOT, fresh_clone, hash_tracked, load_metrics, run, set_params, write_table
 from eda_speed import cpu_model
 from ruamel.yaml import YAML
 
@@ -180,10 +180,9 @@ class Ladder:
         self._name = name
         self._with = WITH if name == "embedded" else WITH_ON_REAL
         self._tricks = tricks or [*WITHOUT, *self._with]
-        hashes = run(ROOT, "git", "rev-parse", *(f"HEAD:{path}" for path in CODE)).split()
         params = YAML(typ="safe").load(run(ROOT, "git", "show", "HEAD:params.yaml"))
         del params["compress"], params["competition"]  # the one is not used, the other replaced
-        self._key = [hashes, params, OWN_PARAMS[name]]
+        self._key = [hash_tracked(*CODE), params, OWN_PARAMS[name]]
         self._spent: dict[str, float] = {}  # CPU s of a stage, by what it was made of
 
     def climb(self) -> Iterator[None]:

@@ -3,8 +3,8 @@
 In: shared/data beside the repository (skipped with a word where it is missing). For each
 competition a fresh clone of HEAD is made, `podium init` brings the files in, and one `dvc repro` with
 `split.val_fold: all` trains a model per fold and hands in their mean. Out: a Markdown table on stdout,
-and with --write also in docs/results.md. The row of a commit is kept in .podium/real_data, so that
-competitions can be run one by one.
+and with --write also in docs/results.md. What the same code has measured is kept in .podium/real_data:
+competitions can be run one by one, and stand in one table.
 
     make check-real
     python benchmarks/real_data.py --only lemon --head
@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clones import ROOT, fresh_clone, load_metrics, run, set_params, write_table
+from clones import ROOT, fresh_clone, hash_tracked, load_metrics, run, set_params, write_table
 from eda_speed import cpu_model
 
 from podium.files import write_text
@@ -33,6 +33,8 @@ COMPETITIONS = {
     "gesture": DATA / "gesture" / "gesture.zip",
     "plates": DATA / "plates" / "plates.zip",
 }
+# What decides a row, by its place in a commit: other commits may share it.
+CODE = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock")
 HEAD = {"model.freeze": "all", "lr": 3e-3, "train.views": 0, "train.ema": 0.0}
 HEADER = (
     "| competition | images, classes | {judged} (95 %) | balanced | majority "
@@ -82,9 +84,9 @@ def _describe_audit(clone: Path) -> str:
 
 
 def measure_once(name: str, source: Path, params: Mapping[str, Any]) -> str:
-    """The row, or what it was when this commit was last measured with these params."""
-    commit = run(ROOT, "git", "rev-parse", "HEAD").strip()
-    key = hashlib.sha256(json.dumps([commit, name, params], sort_keys=True).encode()).hexdigest()
+    """The row, or what it was when this code was last measured with these params."""
+    made_of = [hash_tracked(*CODE), name, params]
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     kept = ROOT / ".podium/real_data" / f"{key[:16]}.txt"
     if not kept.exists():
         with fresh_clone(name) as clone:
