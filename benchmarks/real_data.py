@@ -69,7 +69,7 @@ def measure(name: str, source: Path, clone: Path, params: Mapping[str, Any]) -> 
         f"{compress['shipped']} {shipped['accuracy']:.1%}, {shipped['bytes'] / 1e6:.1f} MB",
         _describe_audit(clone),
         f"{submit['rows']} rows, legal",
-        f"{init_s:.0f} + {run_s:.0f} = {init_s + run_s:.0f} s",
+        f"{init_s:.0f} + {run_s:.0f} = {init_s + run_s:.0f} s, cores: {len(os.sched_getaffinity(0))}",
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -121,8 +121,7 @@ def main() -> None:
         return
     title = "A linear head on frozen features" if arguments.head else "Default params"
     judged = "accuracy on the val images of fold 0" if arguments.fold else "5-fold OOF accuracy"
-    cores = len(os.sched_getaffinity(0))
-    lines = [f"{title}, {cores} cores of {cpu_model()}.\n", HEADER.format(judged=judged), *rows]
+    lines = [f"{title}, {cpu_model()}.\n", HEADER.format(judged=judged), *rows]
     table = "\n".join(lines)
     print(table)
     if arguments.write:
