@@ -296,7 +296,7 @@ def main() -> None:
     ladders = {name: Ladder(name, arguments.tricks) for name in COMPETITIONS}
 
     def make_table() -> str:
-        commit = run(ROOT, "git", "log", "-1", "--format=%h", "--", *CODE).strip()
+        commit = run(ROOT, "git", "log", "-1", "--format=%h", "--", *CODE, "params.yaml").strip()
         title = (
             f"One training each, seed 0, 2 processes on {cpu_model()}; code of commit {commit}.\n"
         )
