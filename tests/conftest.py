@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from podium.runtime import configure_math
 from tests.competition import copy_clone, make_plain_run
 
 configure_math()
+# In the background of a script SIGINT is ignored, and what is started there ignores it, too: but the
+# tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
