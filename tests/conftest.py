@@ -18,12 +18,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What dvc said of the first `dvc repro` of a clone, and the clone."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what one test process makes for all of them."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # which all test processes share
-    return make_plain_run(folder / "plain run")
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def plain_run(shared_folder: Path) -> tuple[str, Path]:
+    """What dvc said of the first `dvc repro` of a clone, and the clone."""
+    return make_plain_run(shared_folder / "plain run")
 
 
 @pytest.fixture(scope="session")

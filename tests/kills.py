@@ -90,6 +90,7 @@ AFTER = "after the last epoch"
 DVC_WRITING = "dvc writing its notes"
 PHASES = (BEFORE_STAGE, IMPORTS, BEFORE_EPOCH, IN_EPOCH, WRITING, AFTER, DVC_WRITING)
 
+_FACTS = "reference.json"
 HELPER_KILLED = "error: train: training process 1 of 1 beside this one was killed"
 WAS_KILLED = "the last run of this training was killed"
 # What dies by the kernel's hand is gone at once; dvc, when only its stage was killed, tidies up.
@@ -220,7 +221,20 @@ def make_reference(plain: Path, folder: Path, params: Params) -> Reference:
     end = read_progress(finished)
     assert end
     assert end.best_epoch == len(end.curve), "the weights would not show what came of all steps"
-    return Reference(prepared, finished, seconds, len(end.curve), end.step // len(end.curve))
+    facts = {"seconds": seconds, "epochs": len(end.curve), "steps": end.step // len(end.curve)}
+    (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    return load_reference(folder)
+
+
+def is_reference(folder: Path) -> bool:
+    """Whether `make_reference` has come to its end there."""
+    return (folder / _FACTS).exists()
+
+
+def load_reference(folder: Path) -> Reference:
+    """What `make_reference` left there."""
+    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    return Reference(folder / "prepared", folder / "finished", **facts)
 
 
 def hash_outputs(clone: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What stops a run from outside: kills, Ctrl-C, a second run beside it, a full disk, no permission.
 
 After each of them the next `dvc repro` ends well, finished stages are kept, and nothing
-half-written is left.
+half-written is left. Kills of a training, and Ctrl-C: tests/test_resume.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -37,7 +36,6 @@ from tests.competition import (
 )
 
 LONG_TRAINING = {"epochs: 2 ": "epochs: 10000 "}
-SHORT_AGAIN = {"epochs: 10000 ": "epochs: 3 "}
 # A change that makes the stage, and none before it, run again.
 CHANGES = {
     "eda": {"name: demo": "name: another"},
@@ -84,26 +82,6 @@ def wait_for_end(process: psutil.Process, seconds: float) -> None:
         time.sleep(0.01)
 
 
-@contextlib.contextmanager
-def training(clone: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
-    """`dvc repro` in the middle of a long training, and its trainer; both end with the block."""
-    edit(clone / "params.yaml", LONG_TRAINING)
-    with running(clone, "dvc", "repro", "evaluate") as dvc:
-        trainer = wait_for_stage(dvc, "train")
-        wait_for_line(dvc, "epoch 1/")
-        yield dvc, trainer
-
-
-@pytest.mark.dag
-def test_killed_dvc_takes_its_trainer_along(copy: Path) -> None:
-    with training(copy) as (dvc, trainer):
-        dvc.kill()
-        wait_for_end(trainer, seconds=2)
-    edit(copy / "params.yaml", SHORT_AGAIN)
-    assert stages_run(run(copy, "dvc", "repro", "evaluate")) == ["train", "evaluate"]
-    assert half_written(copy) == []
-
-
 @pytest.mark.dag
 def test_dvc_killed_while_a_stage_still_imports(copy: Path) -> None:
     edit(copy / "params.yaml", LONG_TRAINING)
@@ -112,31 +90,6 @@ def test_dvc_killed_while_a_stage_still_imports(copy: Path) -> None:
         time.sleep(0.4)  # Python is up, Paddle's import takes more than a second
         dvc.kill()
         wait_for_end(trainer, seconds=2)
-
-
-@pytest.mark.dag
-def test_killed_trainer(copy: Path) -> None:
-    with training(copy) as (dvc, trainer):
-        trainer.kill()
-        said, _ = dvc.communicate(timeout=60)
-        assert dvc.returncode != 0
-        assert "failed to reproduce 'train'" in said
-    edit(copy / "params.yaml", SHORT_AGAIN)
-    assert stages_run(run(copy, "dvc", "repro", "train")) == ["train"]
-    assert half_written(copy) == []
-
-
-@pytest.mark.dag
-def test_ctrl_c(copy: Path) -> None:
-    with training(copy) as (dvc, _):
-        os.killpg(dvc.pid, signal.SIGINT)  # as a terminal does: to dvc and the stage
-        said, _ = dvc.communicate(timeout=60)
-        assert dvc.returncode != 0
-    assert said.count("stopped by Ctrl-C") == 1
-    assert "Traceback" not in said
-    edit(copy / "params.yaml", SHORT_AGAIN)
-    assert stages_run(run(copy, "dvc", "repro", "train")) == ["train"]
-    assert half_written(copy) == []
 
 
 @pytest.mark.dag

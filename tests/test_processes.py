@@ -146,6 +146,12 @@ def start(
     return [json.loads(path.read_text()) for path in files]
 
 
+def alone(**changes: Any) -> dict[str, Any]:
+    """The toy job of one process: this one."""
+    with join_group(1, "cpu", []) as group:
+        return train_toy(group, **changes)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -188,7 +194,7 @@ def test_two_machines_give_the_bits_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "accumulate", "mixup"),
-    [(2, 1, 0.0), (2, 1, 0.7), (2, 2, 0.0), (3, 1, 1.0), (1, 4, 0.7)],
+    [(2, 1, 0.7), (2, 2, 0.0), (3, 1, 1.0), (1, 4, 0.7)],
 )
 def test_n_processes_take_the_step_of_one(
     tmp_path: Path, processes: int, accumulate: int, mixup: float
@@ -197,7 +203,7 @@ def test_n_processes_take_the_step_of_one(
     cannot be shared evenly. A row's partner for mixup may be another process's."""
     changes = {"norm": False, "dropout": 0.0, "batch_size": 12, "optimizer": "sgd"}
     changes["recipes"] = {**NO_RECIPES, "mixup": mixup}
-    (one,) = start(tmp_path / "one", 1, "toy", **changes)
+    one = alone(**changes)
     ranks = start(tmp_path / "n", processes, "toy", accumulate=accumulate, **changes)
     assert len({rank["hash"] for rank in ranks}) == 1
     assert np.array(ranks[0]["losses"]) == pytest.approx(np.array(one["losses"]), rel=1e-4)
@@ -209,15 +215,14 @@ def test_clipped_steps_and_a_soup_are_alike_on_all_ranks(tmp_path: Path) -> None
     """A norm that cuts every step, weights of classes, and the average of epochs."""
     changes: dict[str, Any] = {"norm": False, "dropout": 0.0, "batch_size": 12, "optimizer": "sgd"}
     changes |= {"clip_norm": 0.05, "soup": 3, "class_weights": "balanced", "loss": "focal"}
-    (one,) = start(tmp_path / "one", 1, "toy", **changes)
+    one = alone(**changes)
     ranks = start(tmp_path / "n", 2, "toy", **changes)
     assert len({rank["hash"] for rank in ranks}) == 1
-    assert ranks[0]["soup"] == one["soup"]
+    assert ranks[0]["soup"] == list(one["soup"])
     for name, values in one["values"].items():
         assert ranks[0]["values"][name] == pytest.approx(values, rel=1e-4, abs=1e-6)
     changes["clip_norm"] = 0.0
-    (free,) = start(tmp_path / "free", 1, "toy", **changes)
-    assert free["hash"] != one["hash"]
+    assert alone(**changes)["hash"] != one["hash"]
 
 
 @pytest.mark.parametrize(
