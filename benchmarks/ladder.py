@@ -92,6 +92,7 @@ WITH: dict[str, dict[str, Any]] = {
     "half the lr": {"lr": 2.5e-3},
     "a fifth of the lr": {"lr": 1e-3},
     "twice the lr": {"lr": 1e-2},
+    "6 epochs": {"epochs": 6},
     "12 epochs": {"epochs": 12},
     "30 epochs": {"epochs": 30},
     "12 views": {"train.views": 12},
