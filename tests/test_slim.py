@@ -967,6 +967,8 @@ def test_the_choice_says_why_and_what_it_cost() -> None:
     assert "small may not: it loses 0.0040 accuracy (95 %: -0.0100 to 0.0200)" in reason
     assert "The constraints cost +10.000 MB, +0.0 MFLOPs, +0.0040 accuracy against small" in reason
     assert "within the noise of these images (-0.0200 to +0.0100)" in pick([BIG, SMALL]).reason
+    never_worse = replace(SMALL, drop_high=0.0)
+    assert "within the noise of these images (+0.0000 to" in pick([BIG, never_worse]).reason
 
 
 def test_nothing_fits_names_the_nearest() -> None:

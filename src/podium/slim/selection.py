@@ -84,8 +84,8 @@ def choose(
         sentences.append(f"The constraints cost {_cost(best, ranked[0], metric)}")
     if best.drop != 0 and best.drop_low <= 0 <= best.drop_high:
         sentences.append(
-            f"Its {metric} differs from the trained net's by {-best.drop:+.4f}, which is within "
-            f"the noise of these images ({-best.drop_high:+.4f} to {-best.drop_low:+.4f})"
+            f"Its {metric} differs from the trained net's by {-best.drop:+z.4f}, which is within "
+            f"the noise of these images ({-best.drop_high:+z.4f} to {-best.drop_low:+z.4f})"
         )
     return Choice(best.name, ". ".join(sentences))
 
