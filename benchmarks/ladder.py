@@ -4,13 +4,14 @@ In: the embedded competition with 2,000 clean test labels, and the real gesture 
 the repository (skipped with a word where they are missing). For each of them a fresh clone of HEAD is
 trained with default params on small pictures (96 px, the real sets 64), then once for each trick with
 this one changed. `unseen`, an embedded competition of another seed, has the defaults as they are. Out: a
-Markdown table on stdout, with --write also in docs/accuracy.md, after every row. Some hours on two cores
-for all of it; what the same code has trained is kept in .podium/ladder, so that a stopped ladder goes
-on where it was, and its table grows.
+Markdown table on stdout, a row for each trick, a column for each competition; with --write also in
+docs/accuracy.md, after every training. Some hours on two cores for all of it; what the same code has
+trained is kept in .podium/ladder, so that a stopped ladder goes on where it was, and its table grows.
 
 A trick's points are the percent of images that are answered rightly with it and not without it; the
 interval and the word are those of `podium compare` (docs/compare.md): the same images under both params,
-drawn by groups that belong together, so they know the luck of the images, not that of the seed.
+drawn by groups that belong together, so they know the luck of the images, not that of the seed, which
+the rows of other seeds show.
 Embedded: all test images, by one model. Real sets: two folds, the val images of fold 0; so half of the
 images teach and half of them judge, which leaves something to gain.
 
@@ -40,10 +41,6 @@ from podium.tasks.answers import load_answers
 from podium.tasks.table import make_data_task
 from podium.trust.compare import Comparison, Side, compare
 
-HEADER = (
-    "| competition | params | it is worth, points (95 %, paired) | so it is | CPU s |\n"
-    "|---|---|---|---|---|"
-)
 # What decides a result beside params and data: other commits may share it. What only compresses or
 # audits a model is not in it.
 CODE = (
@@ -85,9 +82,14 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "cosine": {"train.schedule": "constant"},
     "weight decay": {"train.weight_decay": 0.0},
     "dropout": {"model.dropout": 0.0},
+    "EMA and dropout": {"train.ema": 0.0, "model.dropout": 0.0},
     "two processes": {"train.processes": 1},
 }
 WITH: dict[str, dict[str, Any]] = {
+    # No tricks: how far two trainings differ that should not.
+    "seed 1": {"seed": 1},
+    "seed 2": {"seed": 2},
+    "seed 3": {"seed": 3},
     "all folds": {"split.val_fold": "all"},
     "half the lr": {"lr": 2.5e-3},
     "a fifth of the lr": {"lr": 1e-3},
@@ -137,12 +139,15 @@ TRICKS_UNSEEN = ("a fifth of the lr",)
 # Tricks that want `model.freeze: none`: they are compared with that, not with the default.
 ON_ALL_LAYERS = ("random start", "CutMix", "pseudo-labels", "growing sizes")
 # Mirrors and graded losses are for some sets only; fold models, and what is fitted on val rows, are
-# scored on test images.
+# scored on test images; another seed draws other val images.
+SEEDS = {"seed 1", "seed 2", "seed 3"}
 NOT_FOR = {
-    "gesture": {"mirrors", "mirrored views", "ordinal", "all folds", "decoder", "soup"},
-    "lemon": {"all folds", "decoder", "soup"},
+    "gesture": {"mirrors", "mirrored views", "ordinal", "all folds", "decoder", "soup", *SEEDS},
+    "lemon": {"all folds", "decoder", "soup", *SEEDS},
 }
 WITHOUT_COMPRESSION = {"compress.precisions": ["float32"], "compress.formats": ["paddle"]}
+DEFAULT = "default"
+WORDS = {"better": "**better**", "worse": "**worse**", "noise": "noise"}
 KEPT = ROOT / ".podium" / "ladder"
 DRAWS = 2000
 
@@ -175,7 +180,7 @@ class Result:
 
 
 class Ladder:
-    """One competition's rows: trained where they are asked for, told where they are known.
+    """One competition's column: trained where it is asked for, told where it is known.
 
     Args:
         name: of the competition.
@@ -191,59 +196,63 @@ class Ladder:
         del params["compress"], params["competition"]  # the one is not used, the other replaced
         self._key = [hash_tracked(*CODE), params, OWN_PARAMS[name]]
         self._spent: dict[str, float] = {}  # CPU s of a stage, by what it was made of
+        self._cells: dict[str, str] = {}  # by trick; two thousand draws each
 
-    def climb(self) -> Iterator[None]:
-        """Train what is not known yet; yields after each."""
+    def climb(self) -> Iterator[str]:
+        """Train what is not known yet; yields the name of each."""
         with fresh_clone(f"ladder-{self._name}") as clone:
             run(clone, "podium", "init", *COMPETITIONS[self._name])
             set_params(clone, {**OWN_PARAMS[self._name], **WITHOUT_COMPRESSION})
             untouched = (clone / "params.yaml").read_text(encoding="utf-8")
-            for params in self._wanted():
+            for trick in self._wanted():
+                params = self._params(trick)
                 if self._kept(params).exists():
                     continue
                 (clone / "params.yaml").write_text(untouched, encoding="utf-8")
                 set_params(clone, params)
                 write_json(self._kept(params), asdict(self._measure(clone)))
-                yield
+                yield trick
 
-    def _wanted(self) -> Iterator[Mapping[str, Any]]:
-        """The default; then the params of each trick, a base before what stands on it."""
-        yield {}
+    def _wanted(self) -> Iterator[str]:
+        """The default; then each trick, a base before what stands on it."""
+        yield DEFAULT
         if set(self._tricks) & set(ON_ALL_LAYERS):
-            yield self._with["all layers"]
+            yield "all layers"
         for trick in self._tricks:
             if trick not in NOT_FOR.get(self._name, ()):
-                yield {**WITHOUT, **self._with}[trick]
+                yield trick
 
-    def rows(self) -> Iterator[str]:
-        """Of all that is known, whoever asked for it."""
-        base = self._load({})
+    def _params(self, trick: str) -> Mapping[str, Any]:
+        return {DEFAULT: {}, **WITHOUT, **self._with}[trick]
+
+    def cell(self, trick: str) -> str:
+        """What is known of it, whoever asked for it; "" where nothing is."""
+        if trick not in self._cells and (result := self._load(trick)):
+            self._cells[trick] = self._describe(trick, result)
+        return self._cells.get(trick, "")
+
+    def _describe(self, trick: str, result: Result) -> str:
+        if trick == DEFAULT:
+            accuracy = 100 * np.equal(result.labels, result.targets).mean()
+            return f"{accuracy:.1f} % of {len(result.targets)}; {result.seconds:.0f} s"
+        base = self._load("all layers" if trick in ON_ALL_LAYERS else DEFAULT)
         if base is None:
-            return
-        accuracy, n = 100 * np.equal(base.labels, base.targets).mean(), len(base.targets)
-        own = ", ".join(f"{key}: {value}" for key, value in OWN_PARAMS[self._name].items())
-        said = f"default, but {own}" if own else "default"
-        yield f"| {self._name} | {said} | {accuracy:.1f} % of {n} | | {base.seconds:.0f} |"
-        for word, table in (("without", WITHOUT), ("with", self._with)):
-            for trick, params in table.items():
-                result = self._load(params)
-                if result is None:
-                    continue
-                below = base
-                said = f"{word} {trick}"
-                if trick in ON_ALL_LAYERS:
-                    below = self._load(self._with["all layers"]) or base
-                    said = f"with all layers, and {trick}"
-                # What a trick is worth is what is lost without it.
-                before, after = (result, below) if word == "without" else (below, result)
-                yield f"| {self._name} | {said} | {_describe(after.gain_over(before), result)}"
+            return ""
+        # What a trick is worth is what is lost without it.
+        before, after = (result, base) if trick in WITHOUT else (base, result)
+        found = after.gain_over(before)
+        points = [100 * getattr(found.primary, key) for key in ("difference", "low", "high")]
+        return (
+            f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}) {WORDS[found.word]}; "
+            f"{result.seconds:.0f} s"
+        )
 
     def _kept(self, params: Mapping[str, Any]) -> Path:
         text = json.dumps([self._key, self._name, params], sort_keys=True)
         return KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
-    def _load(self, params: Mapping[str, Any]) -> Result | None:
-        kept = self._kept(params)
+    def _load(self, trick: str) -> Result | None:
+        kept = self._kept(self._params(trick))
         return Result(**json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else None
 
     def _measure(self, clone: Path) -> Result:
@@ -279,12 +288,30 @@ class Ladder:
         return self._spent[key]
 
 
-def _describe(found: Comparison, result: Result) -> str:
-    points = [100 * getattr(found.primary, key) for key in ("difference", "low", "high")]
-    return (
-        f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}) | {found.word} "
-        f"| {result.seconds:.0f} |"
-    )
+def make_table(ladders: Mapping[str, Ladder]) -> str:
+    """Markdown: all that is known."""
+    commit = run(ROOT, "git", "log", "-1", "--format=%h", "--", *CODE, "params.yaml").strip()
+    lines = [
+        f"One training each, seed 0, 2 processes on {cpu_model()}; code of commit {commit}.\n",
+        f"| what | taken out or set by | {' | '.join(ladders)} |",
+        f"|---|---|{'---|' * len(ladders)}",
+    ]
+    own = ["; ".join(write_params(OWN_PARAMS[name])) for name in ladders]
+    lines.append(f"| but for | | {' | '.join(own)} |")
+    for word, tricks in (("the ", {DEFAULT: {}}), ("it has ", WITHOUT), ("with ", WITH)):
+        for trick, params in tricks.items():
+            cells = [ladder.cell(trick) for ladder in ladders.values()]
+            if any(cells):
+                said = f"with all layers, and {trick}" if trick in ON_ALL_LAYERS else word + trick
+                lines.append(
+                    f"| {said} | {'; '.join(write_params(params))} | {' | '.join(cells)} |"
+                )
+    return "\n".join(lines)
+
+
+def write_params(params: Mapping[str, Any]) -> list[str]:
+    """As one would type them."""
+    return [f"`{key}: {str(value).lower()}`" for key, value in params.items()]
 
 
 def main() -> None:
@@ -295,16 +322,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into docs/accuracy.md")
     arguments = parser.parse_args()
     ladders = {name: Ladder(name, arguments.tricks) for name in COMPETITIONS}
-
-    def make_table() -> str:
-        commit = run(ROOT, "git", "log", "-1", "--format=%h", "--", *CODE, "params.yaml").strip()
-        title = (
-            f"One training each, seed 0, 2 processes on {cpu_model()}; code of commit {commit}.\n"
-        )
-        return "\n".join(
-            [title, HEADER, *(row for each in ladders.values() for row in each.rows())]
-        )
-
     for name, ladder in ladders.items():
         if arguments.only and name not in arguments.only:
             continue
@@ -312,13 +329,13 @@ def main() -> None:
         if not source.startswith("--") and not Path(source).exists():
             print(f"skipped {name}: {Path(source).relative_to(ROOT.parent)} is not there")
             continue
-        for _ in ladder.climb():
-            print(*ladder.rows(), sep="\n", flush=True)
+        for trick in ladder.climb():
+            print(f"{name}, {trick}: {ladder.cell(trick)}", flush=True)
             if arguments.write:
-                write_table("ladder", make_table())
-    print(make_table())
+                write_table("ladder", make_table(ladders))
+    print(make_table(ladders))
     if arguments.write:
-        write_table("ladder", make_table())
+        write_table("ladder", make_table(ladders))
 
 
 if __name__ == "__main__":
