@@ -296,22 +296,23 @@ def make_table(ladders: Mapping[str, Ladder]) -> str:
         f"| what | taken out or set by | {' | '.join(ladders)} |",
         f"|---|---|{'---|' * len(ladders)}",
     ]
-    own = ["; ".join(write_params(OWN_PARAMS[name])) for name in ladders]
+    own = [write_params(OWN_PARAMS[name]) for name in ladders]
     lines.append(f"| but for | | {' | '.join(own)} |")
     for word, tricks in (("the ", {DEFAULT: {}}), ("it has ", WITHOUT), ("with ", WITH)):
         for trick, params in tricks.items():
             cells = [ladder.cell(trick) for ladder in ladders.values()]
             if any(cells):
                 said = f"with all layers, and {trick}" if trick in ON_ALL_LAYERS else word + trick
-                lines.append(
-                    f"| {said} | {'; '.join(write_params(params))} | {' | '.join(cells)} |"
-                )
+                typed = write_params(params)
+                if (on_real := WITH_ON_REAL.get(trick, params)) != params:
+                    typed += f" (real sets: {write_params(on_real)})"
+                lines.append(f"| {said} | {typed} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def write_params(params: Mapping[str, Any]) -> list[str]:
+def write_params(params: Mapping[str, Any]) -> str:
     """As one would type them."""
-    return [f"`{key}: {str(value).lower()}`" for key, value in params.items()]
+    return "; ".join(f"`{key}: {str(value).lower()}`" for key, value in params.items())
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What stops a run from outside: kills, Ctrl-C, a second run beside it, a full disk, no permission.
 
 After each of them the next `dvc repro` ends well, finished stages are kept, and nothing
-half-written is left. Kills of a training, and Ctrl-C: tests/test_resume.py.
+half-written is left. What a killed or stopped training goes on with: tests/test_resume.py.
 """
 
 from __future__ import annotations
@@ -88,6 +88,16 @@ def test_dvc_killed_while_a_stage_still_imports(copy: Path) -> None:
     with running(copy, "dvc", "repro", "train") as dvc:
         trainer = wait_for_stage(dvc, "train")
         time.sleep(0.4)  # Python is up, Paddle's import takes more than a second
+        dvc.kill()
+        wait_for_end(trainer, seconds=2)
+
+
+@pytest.mark.dag
+def test_killed_dvc_takes_its_trainer_along(copy: Path) -> None:
+    edit(copy / "params.yaml", LONG_TRAINING)
+    with running(copy, "dvc", "repro", "train") as dvc:
+        trainer = wait_for_stage(dvc, "train")
+        wait_for_line(dvc, "epoch 1/")
         dvc.kill()
         wait_for_end(trainer, seconds=2)
 
