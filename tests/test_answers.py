@@ -402,9 +402,29 @@ def test_too_few_rows_are_one_line() -> None:
     assert found.answers == Answers()
     assert found.report == {}
     assert found.lines == [
-        "calibrate and decoder need 50 val rows, got 49: submissions keep the raw answers; "
-        "split.val_fold: all gives more"
+        "calibrate and decoder need 50 val rows in 20 groups, got 49 in 49: submissions keep the raw "
+        "answers; split.val_fold: all gives more"
     ]
+
+
+@pytest.mark.parametrize("n_groups", [1, 19])
+def test_too_few_groups_are_one_line(n_groups: int) -> None:
+    """One group: nothing is left to fit on when it is held out, and its bootstrap knows no doubt."""
+    probabilities, targets = make_biased_grades(80, 0)
+    found = find_answers(
+        probabilities,
+        targets,
+        [str(row % n_groups) for row in range(80)],
+        [0] * 80,
+        make_task("qwk"),
+        calibrated=True,
+        decoded=True,
+        draws=200,
+        seed=0,
+    )
+    assert found.answers == Answers()
+    (line,) = found.lines
+    assert f"need 50 val rows in 20 groups, got 80 in {n_groups}" in line
 
 
 def test_log_loss_has_nothing_to_decode() -> None:

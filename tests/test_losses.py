@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 from paddle.nn import functional
 from scipy.special import log_softmax, softmax
 
+import stages.train
 from podium.engine.training import train
 from podium.errors import PodiumError
 from podium.tasks.classification.data import ClassificationData
 from podium.tasks.classification.net import ClassificationNet
 from podium.tasks.table import build_net_task
+from tests.competition import ROOT, edit
 from tests.trainings import params, recipe, toy_job
 
 RNG = np.random.default_rng(0)
@@ -61,11 +65,13 @@ def test_focal_of_a_certain_net_has_finite_slopes(gamma: float) -> None:
 # --- ordinal
 
 
-def test_ordinal_is_sord_with_squared_distances() -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ordinal_is_sord_with_squared_distances(smoothing: float) -> None:
+    """Whatever label smoothing is: these targets are soft already."""
     near = np.exp(-np.array([[1.0, 0, 1, 4]]))
     wanted = near / near.sum()
     expected = -(wanted * log_softmax(LOGITS[:1].astype(np.float64), axis=1)).sum()
-    ordinal = net(loss_name="ordinal", ordinal=True)
+    ordinal = net(smoothing, loss_name="ordinal", ordinal=True)
     assert value(ordinal, LOGITS[:1], np.array([1])) == pytest.approx(expected, rel=1e-5)
 
 
@@ -150,6 +156,15 @@ def test_a_class_that_the_list_lacks_is_weighed_as_one_image() -> None:
     assert weights == pytest.approx([5 / 6, 5 / 6, 5 / 3, 5 / 3])
 
 
+def test_a_sliver_of_a_rare_class_does_not_rule_the_batch() -> None:
+    """A hundredth of one row's soft label is all that there is of the last class."""
+    soft = np.eye(4)[np.arange(999) % 3]
+    soft = np.vstack([soft, [0.99, 0.0, 0.0, 0.01]])
+    weights = np.array(net(class_weights="balanced").fit_to(soft).weights)
+    assert weights[3] / weights[0] == pytest.approx(soft[:, 0].sum())  # as if it stood there once
+    assert soft[-1] @ weights < 5
+
+
 def test_without_weights_nothing_is_fitted() -> None:
     assert net().fit_to(np.array([0, 0, 1])) == net()
 
@@ -181,7 +196,37 @@ def test_a_distribution_is_the_mean_of_its_classes() -> None:
 @pytest.mark.parametrize("weights", ["none", "balanced", "effective"])
 def test_every_loss_learns(loss: str, weights: str) -> None:
     job = toy_job(recipe(epochs=12, loss=loss, class_weights=weights))
-    assert train(job, lambda row: None).best_score > 0.85
+    assert train(job, lambda row: None).score > 0.85
+
+
+def test_the_stage_hands_over_what_params_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    edits = {
+        "  loss: cross_entropy ": "  loss: ordinal ",
+        "  focal_gamma: 2.0 ": "  focal_gamma: 3.0 ",
+        "  class_weights: none ": "  class_weights: effective ",
+        "  label_smoothing: 0.1 ": "  label_smoothing: 0.2 ",
+    }
+    edit(tmp_path / "params.yaml", edits)
+    monkeypatch.chdir(tmp_path)
+    handed: dict[str, Any] = {}
+
+    def note(data_task: Any, **facts: Any) -> None:
+        handed.update(facts)
+        raise InterruptedError
+
+    monkeypatch.setattr(stages.train, "build_net_task", note)
+    with pytest.raises(InterruptedError):
+        stages.train.main()
+    assert handed == {
+        "label_smoothing": 0.2,
+        "loss_name": "ordinal",
+        "focal_gamma": 3.0,
+        "class_weights": "effective",
+        "ordinal": True,
+    }
 
 
 @pytest.mark.parametrize(

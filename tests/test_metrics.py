@@ -80,6 +80,44 @@ def test_accuracy_interval_is_exact() -> None:
     assert measure.accuracy_interval(0, 10)[0] == 0
 
 
+def test_accuracy_interval_knows_groups() -> None:
+    right = np.random.default_rng(0).random(100) < 0.8
+    hits = int(right.sum())
+    alone = measure.grouped_accuracy_interval(right, [str(row) for row in range(100)])
+    assert alone == measure.accuracy_interval(hits, 100)
+    # Ten copies of each row are worth no more than the row; the t quantiles differ by 1 % there.
+    copies = [str(row // 10) for row in range(1000)]
+    together = measure.grouped_accuracy_interval(right.repeat(10), copies)
+    assert together == pytest.approx(alone, abs=0.003)
+    # Rows that happen to share a group are worth nearly as much as single ones, never more.
+    mixed = measure.grouped_accuracy_interval(right, [str(row % 50) for row in range(100)])
+    assert 1 <= (mixed[1] - mixed[0]) / (alone[1] - alone[0]) < 1.25
+    # Five groups without an error: one group more or less could have had one.
+    few = measure.grouped_accuracy_interval(
+        np.full(200, True), [str(row % 5) for row in range(200)]
+    )
+    assert few[1] == 1 > measure.accuracy_interval(200, 200)[0] > few[0] > 0.9
+    assert measure.grouped_accuracy_interval(right, ["one"] * 100) == pytest.approx(
+        measure.accuracy_interval(hits / 100, 1)
+    )
+
+
+@pytest.mark.parametrize("accuracy", [0.7, 0.95])
+def test_grouped_interval_covers(accuracy: float) -> None:
+    """Forty groups of eight, each with its own accuracy: 95 % of the intervals hold their mean."""
+    draw = np.random.default_rng(0)
+    groups = [str(row // 8) for row in range(320)]
+    covered = {"by group": 0, "by row": 0}
+    for _ in range(400):
+        own = draw.beta(2 * accuracy, 2 * (1 - accuracy), 40)
+        right = draw.random(320) < own.repeat(8)
+        low, high = measure.grouped_accuracy_interval(right, groups)
+        covered["by group"] += low <= accuracy <= high
+        low, high = measure.accuracy_interval(int(right.sum()), 320)
+        covered["by row"] += low <= accuracy <= high
+    assert covered["by group"] >= 0.91 * 400 > 0.85 * 400 > covered["by row"]
+
+
 def test_calibration_by_hand() -> None:
     # Top probabilities 0.9 (right), 0.9 (wrong), 0.6 (right), and one on a bin's edge: 10 / 15.
     values = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [1 / 3, 10 / 15]])

@@ -19,7 +19,13 @@ from podium.errors import PodiumError
 from podium.files import write_json
 from podium.tasks.calibration import apply_temperature, calibrate
 from podium.tasks.decoding import Decoder, choose_decoder, parse_decoder
-from podium.tasks.evidence import MIN_ROWS, Evidence, find_class_numbers, make_parts
+from podium.tasks.evidence import (
+    MIN_GROUPS,
+    MIN_ROWS,
+    Evidence,
+    find_class_numbers,
+    make_parts,
+)
 from podium.tasks.protocol import DataTask
 
 Probabilities = npt.NDArray[np.float64]
@@ -86,10 +92,12 @@ def find_answers(
     """
     if not calibrated and not decoded:
         return Found(Answers(), {}, [])
-    if len(targets) < MIN_ROWS:
+    n_groups = len(set(groups))
+    if len(targets) < MIN_ROWS or n_groups < MIN_GROUPS:
         line = (
-            f"calibrate and decoder need {MIN_ROWS} val rows, got {len(targets)}: submissions keep "
-            "the raw answers; split.val_fold: all gives more"
+            f"calibrate and decoder need {MIN_ROWS} val rows in {MIN_GROUPS} groups, got "
+            f"{len(targets)} in {n_groups}: submissions keep the raw answers; split.val_fold: all "
+            "gives more"
         )
         return Found(Answers(), {}, [line])
     parts = make_parts(find_class_numbers(targets), groups, folds, seed)

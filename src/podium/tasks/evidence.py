@@ -22,8 +22,9 @@ Targets = npt.NDArray[np.int64]
 # Class numbers (n,) or, of soft labels, distributions over the classes (n, k).
 HardOrSoft = npt.NDArray[Any]
 
-# Fewer rows say too little about a temperature or a threshold.
-MIN_ROWS = 50
+# Fewer rows say too little about a temperature or a threshold, and a bootstrap over fewer groups is too
+# sure of itself (Cameron, Gelbach and Miller 2008).
+MIN_ROWS, MIN_GROUPS = 50, 20
 PARTS = 5
 CONFIDENCE = 0.95
 

@@ -158,8 +158,8 @@ class ClassificationData:
         """All metrics, rounded to 6 decimals; of soft labels (n, k) as `score` takes them.
 
         Returns:
-            n, accuracy with accuracy_low and accuracy_high (exact 95 %), balanced_accuracy, macro_f1,
-            log_loss, ece;
+            n, accuracy with accuracy_low and accuracy_high (95 %, exact, by group), balanced_accuracy,
+            macro_f1, log_loss, ece;
             for ordinal classes qwk with qwk_low and qwk_high (95 %, bootstrap by group); the
             interval of the primary metric likewise, whichever it is; per_class
             (list of label, precision, recall, f1, support). None where a value is not defined.
@@ -167,7 +167,7 @@ class ClassificationData:
         k = len(self.classes)
         predicted, numbers = predictions.argmax(axis=1), find_class_numbers(targets)
         confusion = measure.make_confusion(numbers, predicted, k)
-        low, high = measure.accuracy_interval(int(confusion.trace()), len(targets))
+        low, high = measure.grouped_accuracy_interval(numbers == predicted, groups)
         found: dict[str, Any] = {
             "n": len(targets),
             "accuracy": measure.accuracy(numbers, predicted),

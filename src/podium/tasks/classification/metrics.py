@@ -42,8 +42,8 @@ def accuracy(targets: Targets, predicted: Targets) -> float:
     return float((targets == predicted).mean())
 
 
-def accuracy_interval(hits: int, n: int) -> tuple[float, float]:
-    """Exact 95 % interval of a binomial share (Clopper and Pearson 1934)."""
+def accuracy_interval(hits: float, n: float) -> tuple[float, float]:
+    """Exact 95 % interval of a binomial share (Clopper and Pearson 1934); 0 <= hits <= n."""
     # What scipy.stats.binomtest computes, without its half second of imports in each stage.
     from scipy.special import betaincinv
 
@@ -51,6 +51,37 @@ def accuracy_interval(hits: int, n: int) -> tuple[float, float]:
     low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
     high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return low, high
+
+
+def grouped_accuracy_interval(
+    right: npt.NDArray[np.bool_], groups: Sequence[str]
+) -> tuple[float, float]:
+    """95 % interval of an accuracy whose rows are no independent evidence within a group: the exact one
+    of as many rows as they are worth (Korn and Graubard 1998, as the NCHS uses it).
+
+    They are worth n over the design effect, which is how much more the groups' hits vary than those
+    of single rows would, and less where the groups are few. Groups of one: `accuracy_interval`.
+
+    Args:
+        right: (n,), whether the answer is.
+        groups: of each row.
+    """
+    from scipy.special import stdtrit
+
+    n, share = len(right), float(right.mean())
+    _, number = np.unique(np.array(groups), return_inverse=True)
+    sizes = np.bincount(number)
+    k = len(sizes)
+    if k == n:
+        return accuracy_interval(int(right.sum()), n)
+    if k == 1:
+        return accuracy_interval(share, 1)
+    excess = np.bincount(number, weights=right) - share * sizes
+    varies, expected = k / (k - 1) * float(np.square(excess).sum()), n * share * (1 - share)
+    effect = max(1.0, varies / expected) if expected else 1.0
+    top = (1 + CONFIDENCE) / 2
+    worth = n / effect * float(stdtrit(n - 1, top) / stdtrit(k - 1, top)) ** 2
+    return accuracy_interval(share * worth, worth)
 
 
 def class_table(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:

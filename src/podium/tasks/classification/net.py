@@ -31,7 +31,8 @@ class ClassificationNet:
     Attributes:
         n_classes: k.
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al.,
-            arXiv:1512.00567), in [0, 1).
+            arXiv:1512.00567), in [0, 1). Not with `ordinal`, whose targets are soft already: spread
+            evenly, the farthest grade would be wanted almost as much as the next one.
         loss_name: cross_entropy; focal: Lin et al. (arXiv:1708.02002), which passes over what is
             learned already; ordinal: SORD, soft targets that fall off with the squared distance
             between grades (Diaz & Marathe, CVPR 2019).
@@ -70,7 +71,8 @@ class ClassificationNet:
 
         The list's rows are counted as label shuffling left them, repeats included: what it has
         balanced is not balanced a second time. The rows' mean weight is 1, so that `lr` keeps its
-        meaning; a class that the list lacks is weighed as if it stood there once.
+        meaning; a class of less than one row, as soft labels may have, is weighed as if it stood there
+        once.
 
         Args:
             targets: of the list's rows, class numbers (n,) or distributions (n, k).
@@ -82,7 +84,7 @@ class ClassificationNet:
             if targets.ndim == 1
             else targets.sum(axis=0, dtype=np.float64)
         )
-        sizes = np.where(counts > 0, counts, 1.0)
+        sizes = np.maximum(counts, 1.0)
         if self.class_weights == "effective":
             sizes = (1 - _BETA**sizes) / (1 - _BETA)
         weights = 1 / sizes
@@ -123,12 +125,11 @@ class ClassificationNet:
 
     def _soften(self, hard: paddle.Tensor) -> paddle.Tensor:
         """What the net should say, (n, k), of distributions over the true class."""
-        wanted = hard
         if self.loss_name == "ordinal":
             grades = np.arange(self.n_classes)
             near = np.exp(-np.square(grades[:, None] - grades, dtype=np.float64))
             near /= near.sum(axis=1, keepdims=True)
-            wanted = paddle.matmul(wanted, paddle.to_tensor(near, "float32"))
+            return paddle.matmul(hard, paddle.to_tensor(near, "float32"))
         if self.label_smoothing:
-            wanted = wanted * (1 - self.label_smoothing) + self.label_smoothing / self.n_classes
-        return wanted
+            return hard * (1 - self.label_smoothing) + self.label_smoothing / self.n_classes
+        return hard
