@@ -121,8 +121,8 @@ def main() -> None:
         write_json(Path("metrics/train.json"), metrics)
         run.note_written()
     print(
-        f"{NAME}: best val {data_task.primary.name} {metrics['best_val_score']:.4f} "
-        f"in epoch {metrics['best_epoch']:g}"
+        f"{NAME}: val {data_task.primary.name} {metrics['val_score']:.4f} "
+        f"in epoch {metrics['epoch']:g}, the {params.train.keep} one"
     )
 
 

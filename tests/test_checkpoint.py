@@ -63,7 +63,7 @@ class DyingCheckpoints(Checkpoints):
 
 def same(one: Trained, other: Trained) -> bool:
     return one.curve == other.curve and all(
-        np.array_equal(values, other.best_state[name]) for name, values in one.best_state.items()
+        np.array_equal(values, other.state[name]) for name, values in one.state.items()
     )
 
 
@@ -73,7 +73,7 @@ def same(one: Trained, other: Trained) -> bool:
 def test_a_snapshot_survives_exactly() -> None:
     back = Snapshot.from_bytes(SNAPSHOT.to_bytes())
     assert back.progress == SNAPSHOT.progress
-    for group in ("network", "optimizer", "averages", "best"):
+    for group in ("network", "optimizer", "averages", "kept"):
         (name,) = getattr(SNAPSHOT, group)
         assert np.array_equal(getattr(back, group)[name], getattr(SNAPSHOT, group)[name])
 
@@ -174,7 +174,7 @@ def test_patience_and_the_best_epoch_survive(tmp_path: Path) -> None:
     task = toy_job(recipe(epochs=50, patience=3), dropout=0.0)
     undisturbed = train(task, lambda row: None)
     assert len(undisturbed.curve) < 50
-    for saves in (1, undisturbed.best_epoch + 1, len(undisturbed.curve) - 1):
+    for saves in (1, undisturbed.epoch + 1, len(undisturbed.curve) - 1):
         folder = tmp_path / str(saves)
         with pytest.raises(KilledError):
             train(task, lambda row: None, checkpoints=DyingCheckpoints(folder, saves))

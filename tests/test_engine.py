@@ -182,28 +182,42 @@ def run_toy(how: Recipe) -> tuple[Job, Trained]:
     return job, train(job, lambda row: None)
 
 
+def test_keeps_the_last_epoch_whatever_its_score() -> None:
+    best, last = (run_toy(recipe(lr=0.3, epochs=12, keep=keep))[1] for keep in ("best", "last"))
+    assert best.curve == last.curve
+    assert last.epoch == 12 > best.epoch
+    assert last.score == last.curve[-1].val_score < best.score
+    assert not all(np.array_equal(values, best.state[name]) for name, values in last.state.items())
+
+
+@pytest.mark.parametrize("looks", ["soup", "patience"])
+def test_what_looks_for_the_best_epochs_wants_to_keep_them(looks: str) -> None:
+    with pytest.raises(ValidationError, match=rf"train\.keep best with train\.{looks}"):
+        params(keep="last", **{looks: 3})
+
+
 def test_learns_and_keeps_the_best_epoch() -> None:
     job, trained = run_toy(recipe(epochs=12))
     scores = [row.val_score for row in trained.curve]
-    assert trained.best_score == max(scores) > 0.85
-    assert scores.index(max(scores)) + 1 == trained.best_epoch
+    assert trained.score == max(scores) > 0.85
+    assert scores.index(max(scores)) + 1 == trained.epoch
     part = job.build(ONE_PHASE[0])
-    load_state(part.network, trained.best_state)
+    load_state(part.network, trained.state)
     part.network.eval()
     outputs = np.array(part.network(paddle.to_tensor(part.source.plain_inputs(job.data.val_rows))))
-    assert job.data.score(outputs, job.data.targets[job.data.val_rows]) == trained.best_score
+    assert job.data.score(outputs, job.data.targets[job.data.val_rows]) == trained.score
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_same_seed_same_bits(optimizer: str) -> None:
     how = recipe(optimizer=optimizer, label_smoothing=0.1)
-    first, second = (run_toy(how)[1].best_state for _ in range(2))
+    first, second = (run_toy(how)[1].state for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_patience_stops_early() -> None:
     _, trained = run_toy(recipe(epochs=50, patience=2))
-    assert len(trained.curve) == trained.best_epoch + 2 < 50
+    assert len(trained.curve) == trained.epoch + 2 < 50
 
 
 def test_a_loss_that_explodes_stops_with_what_to_try() -> None:
@@ -217,8 +231,8 @@ def test_a_loss_that_explodes_stops_with_what_to_try() -> None:
 
 
 def test_the_moving_average_is_judged_and_kept() -> None:
-    """Three steps of a session, averaged by hand."""
-    job = toy_job(recipe(), dropout=0.0)
+    """Three steps of a session, averaged by hand, batch-norm statistics are the net's own."""
+    job = toy_job(recipe(), dropout=0.0, norm=True)
     part = job.build(ONE_PHASE[0])
     optimizer = build_optimizer(part.trainee, params(optimizer="sgd"), 0.5, lambda name: 0)
     session = Session(part.network, part.trainee, optimizer, job.task, Alone(), False, ema=0.15)
@@ -231,16 +245,37 @@ def test_the_moving_average_is_judged_and_kept() -> None:
         decay = min(0.15, (1 + step) / (10 + step))
         learned = session.network_state()
         average = {n: average[n] * decay + learned[n] * (1 - decay) for n in learned}
+        average |= {n: v for n, v in learned.items() if n.endswith(("._mean", "._variance"))}
     judged = session.judged_state()
     for name, values in average.items():
         assert judged[name] == pytest.approx(values, rel=1e-5)
-        assert not np.array_equal(judged[name], learned[name])
+        assert np.array_equal(judged[name], learned[name]) == name.endswith(("_mean", "_variance"))
     outputs = session.outputs(job.data.val_rows, part.source.plain_inputs)
     assert all(np.array_equal(learned[n], v) for n, v in session.network_state().items())
     load_state(part.network, judged)
     part.network.eval()
     expected = part.network(paddle.to_tensor(part.source.plain_inputs(job.data.val_rows))).numpy()
     assert outputs == pytest.approx(expected, rel=1e-5)
+
+
+def test_warm_up_rises_in_the_loop() -> None:
+    """Over two of four epochs; a row has the rate of the epoch's last step."""
+    how = recipe(lr=0.1, epochs=4, optimizer="sgd", warmup_epochs=2.0, schedule="constant")
+    _, trained = run_toy(how)
+    assert [row.lr for row in trained.curve] == pytest.approx([0.05, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_momentum_goes_on_where_the_last_step_went(momentum: float) -> None:
+    layer = paddle.nn.Linear(2, 1, bias_attr=False)
+    how = params(optimizer="sgd", momentum=momentum, weight_decay=0.0)
+    optimizer = build_optimizer(layer, how, 0.1, lambda name: 0)
+    before = layer.weight.numpy()
+    for _ in range(2):
+        layer(paddle.ones([1, 2])).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    assert before - layer.weight.numpy() == pytest.approx(0.1 * (1 + 1 + momentum), rel=1e-5)
 
 
 @pytest.mark.parametrize("limit", [0.05, 1000.0])

@@ -152,7 +152,7 @@ def test_queue_and_temp_run_the_code_they_were_given(queue: Path) -> None:
     stored = {path: path.stat().st_ino for path in (queue / ".podium/store").glob("*.npy")}
     assert stored
     # Code that the queued experiments must not see, and the temporary one must.
-    edit(queue / "src/podium/engine/fit.py", {'"best_epoch":': '"edited": 1, "best_epoch":'})
+    edit(queue / "src/podium/engine/fit.py", {'"epochs_run":': '"edited": 1, "epochs_run":'})
     run(queue, "dvc", "queue", "start", "-j", "2")
     status = wait_for_queue(queue, seconds=200)
     assert status.count("Success") == 2, status

@@ -172,10 +172,10 @@ def test_a_net_learns_from_mixed_batches() -> None:
     job = toy_job(recipe(epochs=25, recipes={**NO_RECIPES, "mixup": 1.0}))
     mixed = train(job, lambda row: None)
     plain = train(toy_job(recipe(epochs=25)), lambda row: None)
-    assert mixed.best_score > 0.85
+    assert mixed.score > 0.85
     assert mixed.curve[-1].train_loss > plain.curve[-1].train_loss
-    for name, values in plain.best_state.items():
-        assert not np.array_equal(values, mixed.best_state[name])
+    for name, values in plain.state.items():
+        assert not np.array_equal(values, mixed.state[name])
 
 
 def test_the_last_epochs_are_not_mixed() -> None:

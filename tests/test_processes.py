@@ -55,8 +55,8 @@ def train_toy(group: Group, norm: bool, dropout: float, **changes: Any) -> dict[
     job = toy_job(recipe(**changes), dropout=dropout, norm=norm, n_train=61)
     trained = train(job, lambda row: None, group)
     losses = [(row.train_loss, row.val_loss) for row in trained.curve]
-    values = {name: v.reshape(-1).tolist() for name, v in trained.best_state.items()}
-    digest = hash_state(trained.best_state)
+    values = {name: v.reshape(-1).tolist() for name, v in trained.state.items()}
+    digest = hash_state(trained.state)
     return {"hash": digest, "losses": losses, "values": values, "soup": trained.soup}
 
 

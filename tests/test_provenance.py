@@ -140,8 +140,8 @@ def test_loss_trace_changes_no_bit_and_has_every_step(
     run = Run(Alone(), TrainingFolder(tmp_path / "checkpoints"), 1)
     with run.steps(0) as on_step:
         traced = train(toy_job(recipe()), lambda row: None, on_step=on_step)
-    for name, values in plain.best_state.items():
-        assert np.array_equal(values, traced.best_state[name])
+    for name, values in plain.state.items():
+        assert np.array_equal(values, traced.state[name])
     rows = read_loss_traces(tmp_path / "losses")["fold0"]
     assert [row.step for row in rows] == list(range(12))  # 3 epochs of 60 rows in batches of 16
     assert (rows[4].epoch, rows[4].epochs) == (2, 3)

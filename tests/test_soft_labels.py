@@ -223,7 +223,7 @@ def test_a_net_learns_the_shares_and_is_judged_by_the_likeliest_class() -> None:
     )
     net = ClassificationNet(3, 0.0)
     trained = train(Job(toy.build, toy.plan, net, data, toy.recipe, toy.metric), lambda row: None)
-    assert trained.best_score == 1.0
+    assert trained.score == 1.0
     entropy = -sum(p * np.log(p) for p in (0.2, 0.7, 0.1))
     assert trained.curve[-1].val_loss == pytest.approx(entropy, rel=1e-3)
 

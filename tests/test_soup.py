@@ -142,16 +142,16 @@ def test_a_soup_is_no_worse_than_its_best_ingredient(ema: float) -> None:
     plain = train(soup_job(ema=ema), lambda row: None)
     trained = train(job, lambda row: None)
     assert trained.curve == plain.curve
-    assert trained.best_epoch == plain.best_epoch == trained.soup[0]
-    assert trained.best_score <= plain.best_score
-    assert judge(job, trained.best_state) == pytest.approx(trained.best_score, rel=1e-5)
-    assert len(trained.soup) == 1 or trained.best_score < plain.best_score
+    assert trained.epoch == plain.epoch == trained.soup[0]
+    assert trained.score <= plain.score
+    assert judge(job, trained.state) == pytest.approx(trained.score, rel=1e-5)
+    assert len(trained.soup) == 1 or trained.score < plain.score
 
 
 def test_a_soup_of_one_is_the_best_epoch() -> None:
     plain, trained = (train(soup_job(soup=size), lambda row: None) for size in (0, 1))
-    assert (trained.best_score, len(trained.soup)) == (plain.best_score, 1)
-    assert all(np.array_equal(v, trained.best_state[n]) for n, v in plain.best_state.items())
+    assert (trained.score, len(trained.soup)) == (plain.score, 1)
+    assert all(np.array_equal(v, trained.state[n]) for n, v in plain.state.items())
 
 
 @pytest.mark.parametrize("saves", range(1, 14))
@@ -172,9 +172,9 @@ def test_killed_after_any_checkpoint_the_soup_is_the_same(saves: int, tmp_path: 
 
 def same(one: Trained, other: Trained) -> bool:
     return (
-        (one.curve, one.soup, one.best_score) == (other.curve, other.soup, other.best_score)
-        and one.best_state.keys() == other.best_state.keys()
-        and all(np.array_equal(v, other.best_state[name]) for name, v in one.best_state.items())
+        (one.curve, one.soup, one.score) == (other.curve, other.soup, other.score)
+        and one.state.keys() == other.state.keys()
+        and all(np.array_equal(v, other.state[name]) for name, v in one.state.items())
     )
 
 

@@ -46,6 +46,7 @@ PLAIN = {
     "layer_decay": 1.0,
     "size_schedule": [],
     "ema": 0.0,
+    "keep": "best",
     "soup": 0,
     "patience": 0,
     "pseudo_threshold": 0,

@@ -2,7 +2,7 @@
 
 .podium/checkpoints/KEY/   in the main checkout, so that queued and temporary runs find theirs
   foldK/checkpoint         SHA-256 of the rest, then safetensors: network, optimiser, moving averages,
-                           best weights, the soup's ingredients; what else the loop knows stands in
+                           kept weights, the soup's ingredients; what else the loop knows stands in
                            their metadata as JSON
   unfinished.json          there while a training runs: who finds it knows that the last was killed
   written                  there when the stage has written its outputs
@@ -35,7 +35,7 @@ from podium.files import hold_lock, remove_abandoned, write_bytes, write_json
 
 _MAGIC = b"podium checkpoint 1\n"
 _DIGEST_BYTES = 32
-_GROUPS = ("network", "optimizer", "averages", "best", "soup")
+_GROUPS = ("network", "optimizer", "averages", "kept", "soup")
 # Abandoned trainings keep their checkpoints, the newest first, up to so many bytes in all.
 _CAP_BYTES = 3e9
 
@@ -49,17 +49,17 @@ class Progress:
         epoch_loss: sum of the losses of the unfinished epoch's rows.
         first_loss: of the very first step; None before it.
         curve: one row per finished epoch.
-        best_epoch, best_score: of the best weights; 0 and None before the first epoch's end.
+        kept_epoch, kept_score: of the kept weights; 0 and None before the first epoch's end.
         finished: nothing is left to learn.
-        soup: the epochs whose average the best weights are, once it is made.
+        soup: the epochs whose average the kept weights are, once it is made.
     """
 
     step: int = 0
     epoch_loss: float = 0.0
     first_loss: float | None = None
     curve: list[EpochRow] = field(default_factory=list)
-    best_epoch: int = 0
-    best_score: float | None = None
+    kept_epoch: int = 0
+    kept_score: float | None = None
     finished: bool = False
     soup: list[int] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Snapshot:
     network: State
     optimizer: State
     averages: State
-    best: State
+    kept: State
     soup: State = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:

@@ -82,9 +82,9 @@ def make_train_metrics(fitted: Mapping[int, Fitted]) -> dict[str, Any]:
     folds = [
         {
             "fold": fold,
-            "best_epoch": one.trained.best_epoch,
+            "epoch": one.trained.epoch,
             "epochs_run": len(one.trained.curve),
-            "best_val_score": round(one.trained.best_score, 6),
+            "val_score": round(one.trained.score, 6),
             "train_loss": round(one.trained.curve[-1].train_loss, 6),
             "val_loss": round(one.trained.curve[-1].val_loss, 6),
             **({"soup_epochs": len(one.trained.soup)} if one.trained.soup else {}),
@@ -190,7 +190,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     with run.fold(fold) as (on_epoch, checkpoints), run.steps(fold) as on_step:
         trained = train(training, on_epoch, run.group, checkpoints, on_step)
     card = _make_card(job, start, fold, trained)
-    state = {**read_state(build_fresh(1.0)), **trained.best_state}
+    state = {**read_state(build_fresh(1.0)), **trained.state}
     return Fitted(state, card, trained)
 
 
@@ -272,8 +272,8 @@ def _make_card(
         "pretrained_sha256": start.sha256 if start else None,
         "score": {
             "metric": data_task.primary.name,
-            "val": round(trained.best_score, 6),
-            "epoch": trained.best_epoch,
+            "val": round(trained.score, 6),
+            "epoch": trained.epoch,
             **({"soup_epochs": list(trained.soup)} if trained.soup else {}),
         },
     }

@@ -89,6 +89,9 @@ class TrainParams(Section):
     size_schedule: list[SizeStep]
     # The net that is judged and kept is a moving average of the one that learns; 0: it itself.
     ema: Annotated[float, Field(ge=0, lt=1)]
+    # The epoch whose weights are kept. best: by val score, which then flatters: among many epochs one
+    # is lucky on these rows.
+    keep: Literal["last", "best"]
     # The best epochs' weights, of which an average is made in the end; 0: the best one's alone.
     soup: Annotated[int, Field(ge=0, le=20)]
     # Stop after this many epochs without a better val score; 0: never.
@@ -140,6 +143,13 @@ class TrainParams(Section):
         parts = [("head", "top", "all").index(part) for _, part in self.unfreeze]
         if parts != sorted(parts):
             raise ValueError("train.unfreeze to go from head to top to all, and not back")
+        return self
+
+    @model_validator(mode="after")
+    def _check_kept(self) -> TrainParams:
+        if self.keep == "last" and (self.soup or self.patience):
+            name = "soup" if self.soup else "patience"
+            raise ValueError(f"train.keep best with train.{name}, which looks for the best epochs")
         return self
 
 

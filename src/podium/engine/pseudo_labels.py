@@ -210,7 +210,7 @@ def _report(
 ) -> dict[str, Any]:
     """A list, as `write_metrics` has it: `dvc exp show` gives it no columns."""
     counts = Counter(chosen.labels)
-    scores = [one.trained.best_score for one in first.values()]
+    scores = [one.trained.score for one in first.values()]
     report = {
         "test_images": chosen.test_images,
         "taken": len(chosen.image_ids),

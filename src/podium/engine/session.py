@@ -87,6 +87,7 @@ class Session:
         self._learned = [n for n, t in network.state_dict().items() if t.name in learned]
         self._decay, self._clip_norm = ema, clip_norm
         own = network.state_dict()
+        # Not batch-norm statistics: averaged with the weights they did no better (docs/training.md).
         names = {parameter.name for parameter in self._learning}
         self._averages = {
             name: own[name].clone().detach()

@@ -1,8 +1,8 @@
 """The one training loop. It asks the task for a loss and a score, and knows nothing else of it.
 
-In: how to build the net, sources of inputs, row numbers, targets. Out: the weights with the best
-val score. It can be killed at any time: a new call goes on from the last checkpoint, to the same
-bits.
+In: how to build the net, sources of inputs, row numbers, targets. Out: the weights of the
+last epoch or of the one with the best val score. It can be killed at any time: a new call goes on
+from the last checkpoint, to the same bits.
 """
 
 from __future__ import annotations
@@ -102,15 +102,15 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome: weights and score of the best epoch (from 1), and one row per epoch run.
+    """The outcome: weights and score of the epoch (from 1) that is kept, and one row per epoch run.
 
     Of the weights only what learned is named; all others are as the net was built. With
     `train.soup` weights and score are the soup's, and `soup` its epochs, the best one first.
     """
 
-    best_state: State
-    best_epoch: int
-    best_score: float
+    state: State
+    epoch: int
+    score: float
     curve: list[EpochRow]
     soup: tuple[int, ...] = ()
 
@@ -163,11 +163,11 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_step: OnStep | None = None,
 ) -> Trained:
-    """Train what `job` says and return the best weights by the val rows.
+    """Train what `job` says and return the weights of the epoch that `keep` names.
 
-    Best: the earliest epoch with the best primary score. With `patience` p > 0, training stops
-    after p epochs without a better one. With `soup` > 0, the average that the best epochs' weights
-    make is returned instead (see podium.engine.soup).
+    Best: the earliest epoch with the best primary score on the val rows. With `patience` p > 0,
+    training stops after p epochs without a better one. With `soup` > 0, the average that the best
+    epochs' weights make is returned instead (see podium.engine.soup).
 
     Args:
         job: what and how.
@@ -227,7 +227,7 @@ class _Loop:
         self._speaks = group.rank == 0
         self._steps = count_steps(len(job.data.train_rows), job.recipe.batch_size)
         self._progress = Progress()
-        self._best: State = {}
+        self._kept: State = {}
         size, higher = job.recipe.params.soup, job.metric.higher_is_better
         self._ingredients = Ingredients(size, higher)
         self._as_built: State = {}  # what learns in this phase; for the soup
@@ -253,9 +253,9 @@ class _Loop:
             progress.curve.append(row)
             progress.epoch_loss = 0.0
             self._on_epoch(row)
-            if progress.best_score is None or self._is_better(row.val_score, progress.best_score):
-                progress.best_epoch, progress.best_score = epoch, row.val_score
-                self._best = session.judged_state()
+            if self._is_to_keep(row.val_score):
+                progress.kept_epoch, progress.kept_score = epoch, row.val_score
+                self._kept = session.judged_state()
             self._ingredients.offer(epoch, session.judged_state, self._scores())
             progress.finished = epoch == epochs or self._is_impatient()
             self._save(session)
@@ -264,17 +264,17 @@ class _Loop:
                 raise self._interrupted()
         if self._ingredients:
             self._make_soup(part, session)
-        assert progress.best_score is not None
+        assert progress.kept_score is not None
         return Trained(
-            self._best,
-            progress.best_epoch,
-            progress.best_score,
+            self._kept,
+            progress.kept_epoch,
+            progress.kept_score,
             progress.curve,
             tuple(progress.soup),
         )
 
     def _make_soup(self, part: Part | None, session: Session | None) -> None:
-        """Put the soup in the best weights' place. A run that was killed here finds all epochs
+        """Put the soup in the kept weights' place. A run that was killed here finds all epochs
         done, and begins this anew."""
         job, progress = self._job, self._progress
         if part is None or session is None:
@@ -287,15 +287,15 @@ class _Loop:
             outputs = judged.outputs(rows, source.plain_inputs, state)
             return job.data.score(outputs, job.data.targets[rows])
 
-        before, scores = progress.best_score, self._scores()
+        before, scores = progress.kept_score, self._scores()
         soup = self._ingredients.stir(self._as_built, scores, judge)
-        self._best, progress.soup, progress.best_score = soup
+        self._kept, progress.soup, progress.kept_score = soup
         self._ingredients = Ingredients(0, job.metric.higher_is_better)
         self._save(session)
         if self._speaks:
             print(
                 f"soup of the epochs {', '.join(map(str, progress.soup))}: val {job.metric.name} "
-                f"{before:.4f} -> {progress.best_score:.4f}",
+                f"{before:.4f} -> {progress.kept_score:.4f}",
                 flush=True,
             )
 
@@ -309,7 +309,7 @@ class _Loop:
         if not content:
             return None
         snapshot = Snapshot.from_bytes(content)
-        self._progress, self._best = snapshot.progress, snapshot.best
+        self._progress, self._kept = snapshot.progress, snapshot.kept
         self._ingredients.load(snapshot.soup)
         for row in self._progress.curve:
             self._on_epoch(row)
@@ -323,7 +323,7 @@ class _Loop:
             session.network_state(),
             session.optimizer_state(),
             session.average_state(),
-            self._best,
+            self._kept,
             self._ingredients.to_state(),
         )
 
@@ -385,7 +385,7 @@ class _Loop:
         if not np.isfinite(outputs).all():
             raise PodiumError(
                 f"after epoch {epoch} the net's outputs on the val images are no numbers: "
-                f"{_TRY}.{self._kept()}"
+                f"{_TRY}.{self._where_kept()}"
             )
         val_loss, score = session.loss(outputs, targets), data.score(outputs, targets)
         return EpochRow(epoch, progress.epoch_loss / n_rows, val_loss, score, lr)
@@ -423,12 +423,15 @@ class _Loop:
         """Of the random numbers of a step's pass on this rank."""
         return derive_seed(self._job.recipe.seed, "step", step, self._group.rank, number)
 
-    def _is_better(self, score: float, best: float) -> bool:
-        return score > best if self._job.metric.higher_is_better else score < best
+    def _is_to_keep(self, score: float) -> bool:
+        kept = self._progress.kept_score
+        if kept is None or self._job.recipe.params.keep == "last":
+            return True
+        return score > kept if self._job.metric.higher_is_better else score < kept
 
     def _is_impatient(self) -> bool:
         patience, progress = self._job.recipe.params.patience, self._progress
-        if not patience or len(progress.curve) - progress.best_epoch < patience:
+        if not patience or len(progress.curve) - progress.kept_epoch < patience:
             return False
         if self._speaks:
             print(f"stopped early: no better {self._job.metric.name} for {patience} epochs")
@@ -437,9 +440,9 @@ class _Loop:
     def _save(self, session: Session) -> None:
         if not self._checkpoints or self._group.rank:
             return
-        if self._progress.finished:  # only the best weights are wanted any more, and the soup's
+        if self._progress.finished:  # only the kept weights are wanted any more, and the soup's
             soup = self._ingredients.to_state()
-            self._checkpoints.save(Snapshot(self._progress, {}, {}, {}, self._best, soup))
+            self._checkpoints.save(Snapshot(self._progress, {}, {}, {}, self._kept, soup))
         else:
             self._checkpoints.save(self._snapshot(session))
 
@@ -455,10 +458,10 @@ class _Loop:
         raise PodiumError(
             f"the loss became {loss:.4g} in epoch {epoch}, step "
             f"{progress.step - (epoch - 1) * self._steps + 1}, at lr {lr:.3g}, on images {ids}{more}: "
-            f"{_TRY}.{self._kept()}"
+            f"{_TRY}.{self._where_kept()}"
         )
 
-    def _kept(self) -> str:
+    def _where_kept(self) -> str:
         """Where the last good weights are, if anywhere."""
         epochs = len(self._progress.curve)
         if not self._checkpoints or not epochs:
@@ -485,9 +488,11 @@ class _Loop:
         self._said_at = now
         start, first = began
         left_s = (now - start) / (row.epoch - first) * (epochs - row.epoch)
+        keeps_best = self._job.recipe.params.keep == "best"
+        best = f" (best: epoch {self._progress.kept_epoch})" if keeps_best else ""
         print(
             f"epoch {row.epoch}/{epochs}: train loss {row.train_loss:.4f}, "
-            f"val loss {row.val_loss:.4f}, val {self._job.metric.name} {row.val_score:.4f} "
-            f"(best: epoch {self._progress.best_epoch}), {left_s:.0f} s left",
+            f"val loss {row.val_loss:.4f}, val {self._job.metric.name} {row.val_score:.4f}"
+            f"{best}, {left_s:.0f} s left",
             flush=True,
         )

@@ -352,6 +352,7 @@ def _make_params(card: dict[str, Any], schooling: Schooling) -> TrainParams:
         "layer_decay": 1.0,
         "size_schedule": [],
         "ema": schooling.ema,
+        "keep": "best",
         "soup": 0,
         "patience": 0,
         "pseudo_threshold": 0,

@@ -96,12 +96,12 @@ def _recover(parent: Parent, cut: Cut, passes: int) -> tuple[Network, dict[str, 
 
         lesson = load_lesson(parent)
         trained = teach(lesson, build, schooling)
-        state: State = {**cut.state, **trained.best_state}
+        state: State = {**cut.state, **trained.state}
         load_state(network, state)
         said = {
             "epochs": count_epochs(passes, lesson.views),
-            "best_epoch": trained.best_epoch,
-            "distance_from_parent": round(trained.best_score, 6),
+            "best_epoch": trained.epoch,
+            "distance_from_parent": round(trained.score, 6),
         }
     network.eval()
     return network, said

@@ -82,7 +82,7 @@ def teach_int8(
         lambda net: UpperNetwork(net, depth - begin),
     )
     learned = _copy(network)
-    load_state(learned, {**read_state(learned), **trained.best_state})
+    load_state(learned, {**read_state(learned), **trained.state})
     learned.eval()
     return learned
 

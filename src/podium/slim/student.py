@@ -73,7 +73,7 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
     lesson = load_lesson(parent)
     trained = teach(lesson, build, schooling, lower, lambda net: UpperNetwork(net, layers - begin))
     student = build()
-    load_state(student, {**read_state(student), **trained.best_state})
+    load_state(student, {**read_state(student), **trained.state})
     student.eval()
     size = parent.preprocessing.image_size_px
     made_by = {
@@ -85,8 +85,8 @@ def make_student(parent: Parent, params: StudentParams) -> Variant:
         "epochs": count_epochs(params.passes, lesson.views),
         "temperature": params.temperature,
         "alpha": params.alpha,
-        "best_epoch": trained.best_epoch,
-        "distance_from_parent": round(trained.best_score, 6),
+        "best_epoch": trained.epoch,
+        "distance_from_parent": round(trained.score, 6),
         "parameters_before": count_parameters(parent.network),
         "parameters": count_parameters(student),
         "macs_before": count_macs(parent.network, size),
