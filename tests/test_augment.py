@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from podium.data import policies, presets
 from podium.data.augment import Augment, make_augment
 from podium.data.preprocessing import Preprocessing
-from podium.data.presets import NO_PRESET, build_transforms, preset_names
+from podium.data.presets import NO_PRESET, apply_transform, build_transforms, preset_names
 from podium.data.recipes import ImageRecipes, recipes_that_act
 from podium.engine.batches import ImageSource, ViewedImages
 from podium.engine.features import FeatureRecipe, _make_source
@@ -237,6 +237,44 @@ def test_a_preset_that_changes_size_or_type_is_one_line(
     assert str(caught.value).startswith("augment_presets.yaml: mine: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            {"transform": "RandomCrop", "height": 200, "width": 200, "p": 1},
+            "RandomCrop: fails on a picture of 56 x 56 x 3 uint8: Crop size",
+        ),
+        (
+            {"transform": "HistogramMatching", "p": 1},
+            "HistogramMatching: fails on a picture of 56 x 56 x 3 uint8: ",
+        ),
+    ],
+)
+def test_a_transform_that_fails_on_a_picture_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any], said: str
+) -> None:
+    """It was built without a complaint: only a picture shows that it cannot be used."""
+    monkeypatch.setattr(presets, "_read_presets", lambda: {"mine": [entry]})
+    augment = make_augment("mine", "none", 0)
+    assert augment
+    with pytest.raises(PodiumError) as caught:
+        augment(PICTURE, 1, "a", 0)
+    line = str(caught.value)
+    assert line.startswith(f"augment_presets.yaml: mine: {said}")
+    assert "\n" not in line
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert line.endswith(" ".join(str(cause).split()))
+
+
+def test_lack_of_memory_is_not_the_presets_fault() -> None:
+    def fail(image: Any) -> Any:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        apply_transform("mine", fail, PICTURE)
 
 
 def test_crops_keep_the_size_of_each_picture() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from podium.data.decode import RGB
-from podium.data.presets import NO_PRESET, check_kept, make_transforms
+from podium.data.presets import NO_PRESET, apply_transform, make_transforms
 from podium.data.recipes import NO_RECIPES, ImageRecipes, recipes_that_act
 from podium.runtime import derive_seed
 
@@ -48,7 +48,7 @@ def make_augment(
 
     Raises:
         PodiumError: (when called) the preset names a transform or an argument that is not there, or
-            one that changes a picture's size or type.
+            one that fails on a picture or changes its size or type.
     """
     acting = recipes_that_act(recipes)
     if preset == flip == NO_PRESET and not acting:
@@ -65,9 +65,7 @@ def make_augment(
         # mirror upside down whenever it mirrors left to right.
         for number, step in enumerate(steps):
             step.set_random_seed(derive_seed(seed, "augment", epoch, image_id, occurrence, number))
-            changed = step(image=image)["image"]
-            check_kept(preset, step, image, changed)
-            image = changed
+            image = apply_transform(preset, step, image)
         if acts:
             for name, probability, change in acting:
                 rng = np.random.default_rng(

@@ -39,12 +39,29 @@ def make_transforms(preset: str, strength: float, size_px: tuple[int, int]) -> l
     return build_transforms(_where(preset), _read_presets()[preset], strength, size_px)
 
 
-def check_kept(preset: str, transform: Any, before: RGB, after: RGB) -> None:
-    """A batch is one array of bytes: each picture must stay as large as it was, and uint8.
+def apply_transform(preset: str, transform: Any, image: RGB) -> RGB:
+    """What one of albumentations' transforms makes of a picture: as large, and uint8.
 
     Raises:
-        PodiumError: the transform made another size, number of channels or type of it.
+        PodiumError: the transform fails on this picture (it is too small for a crop, say, or the
+            transform wants more than a picture), or changes its size, number of channels or type.
     """
+    try:
+        changed: RGB = transform(image=image)["image"]
+    except MemoryError:
+        raise  # no fault of the preset: the training says what needs less
+    except Exception as error:  # some of albumentations' own derive from nothing closer
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise PodiumError(
+            f"{_where(preset)}: {type(transform).__name__}: fails on a picture of "
+            f"{_describe(image)}: {said}"
+        ) from error
+    _check_kept(preset, transform, image, changed)
+    return changed
+
+
+def _check_kept(preset: str, transform: Any, before: RGB, after: RGB) -> None:
+    """A batch is one array of bytes: each picture must stay as large as it was, and uint8."""
     if after.shape == before.shape and after.dtype == before.dtype:
         return
     cure = "leave it out"
