@@ -21,27 +21,32 @@ from podium.engine.phases import (
     describe_last_size,
     make_plan,
 )
+from podium.engine.refusals import check_params
 from podium.models.initial_weights import load_initial_weights
 from podium.models.params import ModelParams
 from podium.params import ChosenImageSize, Params, Seed, load_params
 from podium.stage import run_stage
+from podium.tasks.classification.params import EvaluateParams
 
 NAME = "features"
 
 
 class FeaturesStageParams(Params):
-    """What this stage reads of params.yaml."""
+    """What this stage reads of params.yaml; evaluate only for `check_params`."""
 
     seed: Seed
     image_size: ChosenImageSize
     competition: CompetitionParams
     model: ModelParams
     train: TrainParams
+    evaluate: EvaluateParams
 
 
 def main() -> None:
     params = load_params(FeaturesStageParams)
-    # Not in train as well: a rule that is obeyed anyway should not train again when it changes.
+    check_params(params)
+    # By name, so that this stage looks again when a rule changes; not in train as well, which would
+    # train again for a rule that is obeyed anyway.
     check_start(
         params.model.pretrained,
         params.model.weights,

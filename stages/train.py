@@ -24,6 +24,7 @@ from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
 from podium.engine.provenance import LOCK_FILE, make_card_hashes
 from podium.engine.pseudo_labels import fit_rounds
+from podium.engine.refusals import check_params
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
 from podium.engine.weights import fold_folder, write_model
@@ -76,6 +77,8 @@ class TrainStageParams(Params):
 
 def main() -> None:
     params = load_params(TrainStageParams)
+    check_params(params)  # features did, but does not run again when its own params stay
+    # By name, so that this stage looks again when the rule changes.
     check_pseudo_labels(params.train.pseudo_threshold, params.competition.rules.pseudo_labels)
     data_task = make_data_task(
         params.competition.task,

@@ -13,8 +13,9 @@ from podium.data.params import (
     LabelShuffleParams,
     SplitParams,
 )
-from podium.data.rules import check_pseudo_labels, check_start, check_tta, describe_metric
+from podium.data.rules import describe_metric
 from podium.engine.params import RuntimeParams, TrainParams
+from podium.engine.refusals import check_params
 from podium.models.params import ModelParams
 from podium.params import BatchSize, ChosenImageSize, Epochs, LearningRate, Params, Seed
 from podium.slim.params import CompressParams
@@ -42,19 +43,14 @@ class AllParams(Params):
 
 
 def check_rules(params: AllParams) -> list[str]:
-    """Refuse what `competition.rules` forbids, as the stages do, before the first of them runs.
+    """Refuse what is forbidden or impossible, as the stages do, before the first of them runs.
 
     Returns:
         Lines for the user about what is allowed and to be looked at.
 
     Raises:
-        PodiumError: a param asks for what is forbidden.
+        PodiumError: as `check_params`.
     """
-    rules = params.competition.rules
-    check_start(
-        params.model.pretrained, params.model.weights, rules.pretrained, rules.external_data
-    )
-    check_pseudo_labels(params.train.pseudo_threshold, rules.pseudo_labels)
-    check_tta(params.evaluate.tta, rules.tta)
-    differs = describe_metric(params.evaluate.primary, rules.metric)
+    check_params(params)
+    differs = describe_metric(params.evaluate.primary, params.competition.rules.metric)
     return [differs] if differs else []

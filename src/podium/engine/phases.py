@@ -9,7 +9,7 @@ Progressive resizing with a regularisation that grows with the size: Tan & Le, E
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from podium.data.presets import NO_PRESET
@@ -61,7 +61,7 @@ def make_plan(
         PodiumError: a schedule that the model cannot follow.
     """
     most = _MOST[freeze]
-    parts = unfreeze or [(0.0, most)]
+    parts = list_parts(freeze, unfreeze)
     sizes = size_schedule or [(0.0, image_size_px)]
     for _, part in parts:
         if _PARTS.index(part) > _PARTS.index(most):
@@ -89,6 +89,16 @@ def make_plan(
         strength = _LEAST_STRENGTH + (1 - _LEAST_STRENGTH) * grown
         plan.append(Phase(start, part, size, strength))
     return tuple(plan)
+
+
+def list_parts(freeze: str, unfreeze: Sequence[tuple[float, str]]) -> Sequence[tuple[float, str]]:
+    """[share of the epochs, part that learns from there on], at least one of them.
+
+    Args:
+        freeze: as in `model`.
+        unfreeze: as in `train`; may be empty.
+    """
+    return unfreeze or [(0.0, _MOST[freeze])]
 
 
 def describe_last_size(plan: Sequence[Phase], image_size_px: int) -> str:
@@ -149,6 +159,24 @@ def check_image_recipes(plan: tuple[Phase, ...], recipes: ImageRecipes, views: i
         )
 
 
+def check_cutmix(probability: float, parts: Collection[str]) -> None:
+    """Refuse images to cut where no phase sees any.
+
+    Args:
+        probability: `train.recipes.cutmix`.
+        parts: that learn, in any phase.
+
+    Raises:
+        PodiumError: all of them learn on features.
+    """
+    if probability and ALL not in parts:
+        raise PodiumError(
+            f"params.yaml: train.recipes.cutmix: expected 0 while model.freeze holds layers, got "
+            f"{probability:g}: it cuts images, and frozen layers are through with them; mixup "
+            "mixes features, too; or set model.freeze: none"
+        )
+
+
 def check_augmentation(
     plan: tuple[Phase, ...], preset: str, recipes: RecipeParams, views: int, until: float
 ) -> None:
@@ -160,17 +188,12 @@ def check_augmentation(
         until: `train.augment_until`.
 
     Raises:
-        PodiumError: as `check_image_recipes`; images to cut where no phase sees any; an end to what
-            is drawn into views, unless it is that of mixup and cutmix, which a preset outlasts.
+        PodiumError: as `check_image_recipes` and `check_cutmix`; an end to what is drawn into views,
+            unless it is that of mixup and cutmix, which a preset outlasts.
     """
     images = recipes.of_images()
     check_image_recipes(plan, images, views)
-    if recipes.cutmix and all(phase.part != ALL for phase in plan):
-        raise PodiumError(
-            f"params.yaml: train.recipes.cutmix: expected 0 while model.freeze holds layers, got "
-            f"{recipes.cutmix:g}: it cuts images, and frozen layers are through with them; mixup "
-            "mixes features, too; or set model.freeze: none"
-        )
+    check_cutmix(recipes.cutmix, [phase.part for phase in plan])
     ends = [*(phase.start for phase in plan[1:]), 1.0]
     is_late = any(phase.part != ALL and end > until for phase, end in zip(plan, ends, strict=True))
     goes_on = views and (is_late or (is_whole(plan) and until < 1))

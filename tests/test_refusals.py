@@ -1,0 +1,112 @@
+"""Params that no run can end well with stop features and train, the first long stages, at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podium.errors import PodiumError
+from podium.params import load_params, read_yaml
+from podium.schema import AllParams, check_rules
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What the cases below change, whatever the user's own params.yaml says.
+GOOD = {
+    "competition.ordinal": False,
+    "competition.rules.metric": None,
+    "competition.rules.direction": None,
+    "competition.rules.pretrained": True,
+    "competition.rules.external_data": True,
+    "competition.rules.tta": False,
+    "competition.rules.pseudo_labels": False,
+    "model.name": "efficientnet_lite0",
+    "model.pretrained": True,
+    "model.weights": None,
+    "model.freeze": "trunk",
+    "model.top_layers": 12,
+    "train.loss": "cross_entropy",
+    "train.recipes.mixup": 0.0,
+    "train.recipes.cutmix": 0.0,
+    "train.unfreeze": [],
+    "train.pseudo_threshold": 0,
+    "evaluate.primary": "accuracy",
+    "evaluate.tta": "none",
+}
+BAD = [
+    ({"evaluate.tta": "both"}, "evaluate.tta: expected none, since competition.rules.tta is false"),
+    (
+        {"train.pseudo_threshold": 0.9, "model.freeze": "none"},
+        "train.pseudo_threshold: expected 0, since competition.rules.pseudo_labels is false",
+    ),
+    ({"competition.rules.pretrained": False}, "model.pretrained: expected false"),
+    ({"evaluate.primary": "qwk"}, "evaluate.primary: qwk is for grades in order"),
+    ({"train.loss": "ordinal"}, "train.loss: ordinal is for grades in order"),
+    ({"train.recipes.cutmix": 0.5}, "train.recipes.cutmix: expected 0 while model.freeze holds"),
+    (
+        {
+            "train.recipes.cutmix": 0.5,
+            "model.freeze": "none",
+            "train.unfreeze": [[0, "head"], [0.5, "top"]],
+        },
+        "train.recipes.cutmix: expected 0",
+    ),
+]
+
+
+def write_params(folder: Path, changes: dict[str, Any]) -> None:
+    tree = read_yaml(ROOT / "params.yaml")
+    for key, value in {**GOOD, **changes}.items():
+        *sections, last = key.split(".")
+        place = tree
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    (folder / "params.yaml").write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize("stage", ["features", "train"])
+@pytest.mark.parametrize(("changes", "said"), BAD)
+def test_a_long_stage_refuses_before_it_reads_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, changes: dict[str, Any], said: str
+) -> None:
+    write_params(tmp_path, changes)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PodiumError) as caught:
+        importlib.import_module(f"stages.{stage}").main()
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD)
+def test_the_command_line_refuses_the_same(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    write_params(tmp_path, changes)
+    with pytest.raises(PodiumError) as caught:
+        check_rules(load_params(AllParams, tmp_path / "params.yaml"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"evaluate.tta": "auto"},
+        {"evaluate.tta": "both", "competition.rules.tta": True},
+        {"competition.ordinal": True, "evaluate.primary": "qwk", "train.loss": "ordinal"},
+        {"train.recipes.cutmix": 0.5, "model.freeze": "none"},
+        {
+            "train.recipes.cutmix": 0.5,
+            "model.freeze": "none",
+            "train.unfreeze": [[0, "head"], [0.5, "all"]],
+        },
+    ],
+)
+def test_what_can_be_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_params(tmp_path, changes)
+    assert check_rules(load_params(AllParams, tmp_path / "params.yaml")) == []
