@@ -89,9 +89,14 @@ def main() -> None:
         ),
     }
     metric = rules.metric or params.evaluate.primary
+    answers = load_answers(Path("predictions/decoder.json"))
+    metrics = {
+        FULL: load_metrics(Path("metrics/evaluate.json")),
+        COMPRESSED: deployment.card["measured"],
+    }
     val = {
-        FULL: pick_val(load_metrics(Path("metrics/evaluate.json")), metric),
-        COMPRESSED: pick_val(deployment.card["measured"], metric),
+        name: pick_val(found, metric, answers, params.evaluate.primary)
+        for name, found in metrics.items()
     }
 
     manifest = load_manifest(Path("data/manifest.csv"))
@@ -110,7 +115,6 @@ def main() -> None:
         probabilities[FULL],
         task.classes,
     )
-    answers = load_answers(Path("predictions/decoder.json"))
     submitted = {name: answers.apply(values) for name, values in probabilities.items()}
     submissions = []
     for name, values in submitted.items():

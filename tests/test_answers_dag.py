@@ -14,6 +14,7 @@ import pytest
 from podium.data.predictions import load_predictions
 from podium.tasks.answers import Answers, load_answers, write_answers
 from podium.tasks.decoding import ClassWeights
+from podium.trust.contract.verdict import CONTRACT_FILE, load_contract
 from tests.competition import copy_clone, edit, error_lines, metrics, run, run_any
 from tests.competition import stages_run as stages_of
 
@@ -138,6 +139,9 @@ def test_submit_obeys_the_decoder(copy: Path) -> None:
         assert set(submitted(copy, name).values()) == {"2"}
     assert (copy / "predictions/test.csv").read_bytes() == raw
     assert metrics(copy, "submit")["answers_changed_by_compression"] == 0
+    # Put there by hand, so that no val score of it is known; that of the raw answers is not it.
+    contract = load_contract(copy / CONTRACT_FILE)
+    assert {facts["val"]["score"] for facts in contract.values()} == {None}
 
 
 def test_submit_obeys_the_temperature(copy: Path) -> None:

@@ -21,7 +21,10 @@ from podium.data.rules import check_pseudo_labels, check_start, check_tta, descr
 from podium.data.submission import FORMAT_RULES, check_submission, make_submission, prove_format
 from podium.data.table import Table, read_table
 from podium.errors import PodiumError
+from podium.files import write_json
+from podium.tasks.answers import Answers
 from podium.tasks.classification.data import ClassificationData
+from podium.tasks.decoding import ClassWeights
 from podium.trust.contract.answer_time import measure_answer_time
 from podium.trust.contract.verdict import (
     CONTRACT_FILE,
@@ -277,7 +280,8 @@ def test_only_what_check_submission_takes_is_proven(
 
 
 def submission(name: str, *lines: Line) -> Submission:
-    return Submission(name, LEGAL, lines, pick_val({"accuracy": 0.9, "n": 7}, "accuracy"))
+    val = pick_val({"accuracy": 0.9, "n": 7}, "accuracy", Answers(), "accuracy")
+    return Submission(name, LEGAL, lines, val)
 
 
 MET = Line("tta", "met", "one view")
@@ -309,6 +313,68 @@ def test_contract_knows_the_hash_of_what_is_legal_only(tmp_path: Path) -> None:
     assert describe_contract({"a": found["submission.csv"], "b": found["submission.csv"]}) == (
         "1 of 1 rules met (contract.json)"
     )
+
+
+DECODED = Answers(decoder=ClassWeights((0.0, 0.5)))
+WARMED = Answers(temperature=2.0)
+# As evaluate writes it where all that was asked for was adopted, of two decoders the second.
+EVALUATED = {
+    "n": 90,
+    "accuracy": 0.9,
+    "accuracy_low": 0.8,
+    "accuracy_high": 0.95,
+    "macro_f1": 0.7,
+    "macro_f1_low": 0.6,
+    "macro_f1_high": 0.8,
+    "log_loss": 0.5,
+    "decoder": [
+        {"name": "a", "before": 0.7, "after": 0.74, "adopted": False},
+        {"name": "b", "before": 0.7, "after": 0.78, "adopted": True},
+    ],
+    "calibration": [{"adopted": True, "log_loss": {"before": 0.5, "after": 0.4}}],
+}
+MEASURED = {key: value for key, value in EVALUATED.items() if not isinstance(value, list)}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "metric", "answers", "expected"),
+    [
+        (EVALUATED, "macro_f1", Answers(), (0.7, 0.6, 0.8)),
+        (EVALUATED, "macro_f1", DECODED, (0.78, None, None)),
+        (EVALUATED, "accuracy", DECODED, (None, None, None)),  # it was chosen by macro F1
+        (MEASURED, "macro_f1", DECODED, (None, None, None)),  # judged on other answers than these
+        (EVALUATED, "log_loss", WARMED, (0.4, None, None)),
+        (MEASURED, "log_loss", WARMED, (None, None, None)),
+        (EVALUATED, "macro_f1", WARMED, (0.7, 0.6, 0.8)),  # which no temperature changes
+        (MEASURED, "accuracy", WARMED, (0.9, 0.8, 0.95)),
+        # A decoder's labels are the same at any temperature.
+        (EVALUATED, "macro_f1", replace(DECODED, temperature=2.0), (0.78, None, None)),
+    ],
+)
+def test_the_val_score_is_of_what_is_handed_in(
+    metrics: dict[str, Any], metric: str, answers: Answers, expected: tuple[float | None, ...]
+) -> None:
+    val = pick_val(metrics, metric, answers, "macro_f1")
+    assert (val["score"], val["low"], val["high"]) == expected
+    assert (val["metric"], val["n"]) == (metric, 90)
+
+
+@pytest.mark.parametrize(
+    ("answers", "rows"),
+    [
+        (Answers(), []),
+        (DECODED, ["as submitted macro_f1 0.7800, after evaluate.decoder or calibrate"]),
+    ],
+)
+def test_the_table_of_a_run_has_the_val_score_of_what_is_handed_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answers: Answers, rows: list[str]
+) -> None:
+    val = pick_val(EVALUATED, "macro_f1", answers, "macro_f1")
+    write_contract(tmp_path / CONTRACT_FILE, [Submission("submission.csv", LEGAL, (MET,), val)])
+    write_json(tmp_path / "metrics/evaluate.json", EVALUATED)
+    print_summary(tmp_path)
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in printed if line.startswith("as submitted")] == rows
 
 
 def test_what_is_illegal_is_never_a_submission() -> None:

@@ -30,7 +30,11 @@ def print_summary(root: Path) -> None:
     evaluate, eda = _load(root, "evaluate"), _load(root, "eda")
     compress, submit = _load(root, "compress"), _load(root, "submit")
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    contract = load_contract(root / CONTRACT_FILE) if (root / CONTRACT_FILE).exists() else {}
     table.add_row("val accuracy", _with_interval(evaluate, "accuracy"))
+    val = contract.get("submission.csv", {}).get("val", {})
+    if val and val["metric"] in evaluate and val["score"] != evaluate[val["metric"]]:
+        table.add_row("  as submitted", _describe_decided(val))
     table.add_row("  majority class", _percent(eda, "majority_accuracy"))
     table.add_row("  linear on thumbnails", _percent(eda, "linear_accuracy"))
     table.add_row("  border pixels only", _percent(eda, "border_accuracy"))
@@ -44,8 +48,8 @@ def print_summary(root: Path) -> None:
         table.add_row(name, line)
     table.add_row("submission", _handed_in(submit, "submission.csv"))
     table.add_row("  compressed", _handed_in(submit, "submission_compressed.csv"))
-    if (root / CONTRACT_FILE).exists():
-        table.add_row("contract", describe_contract(load_contract(root / CONTRACT_FILE)))
+    if contract:
+        table.add_row("contract", describe_contract(contract))
     table.add_row("model", f"deploy/ ({shipped}), try: podium predict IMAGE")
     table.add_row("metrics", "metrics/*.json; data: reports/eda/eda.html")
     table.add_row("can it be trusted?", "reports/audit/audit.html")
@@ -95,6 +99,12 @@ def _with_interval(metrics: dict[str, Any], name: str) -> str:
     if low is None or high is None:
         return _percent(metrics, name)
     return f"{_percent(metrics, name)} (95 %: {low * 100:.1f} to {high * 100:.1f})"
+
+
+def _describe_decided(val: dict[str, Any]) -> str:
+    """The val score of what a decoder or a temperature makes of the raw answers."""
+    score = "not known" if val["score"] is None else f"{val['score']:.4f}"
+    return f"{val['metric']} {score}, after evaluate.decoder or calibrate"
 
 
 def _handed_in(submit: dict[str, Any], name: str) -> str:

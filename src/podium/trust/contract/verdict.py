@@ -15,13 +15,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from podium.data.params import LOWER_IS_BETTER, MetricName, RulesParams
 from podium.data.rules import BYTES_PER_MB, describe_metric
 from podium.data.views import Tta, count_views
 from podium.errors import PodiumError
 from podium.files import write_json
+
+if TYPE_CHECKING:
+    from podium.tasks.answers import Answers
 
 CONTRACT_FILE = Path("contract.json")
 CONTRACT_FORMAT = 1
@@ -106,7 +109,7 @@ class Submission:
         name: its file.
         content: its bytes.
         lines: one for each rule.
-        val: of the model that made it: metric, score, low, high (95 %; None: not known), n.
+        val: of what made it, as `pick_val` says.
     """
 
     name: str
@@ -197,20 +200,39 @@ def judge_format(proof: Mapping[str, tuple[bool, str]]) -> tuple[Line, ...]:
     )
 
 
-def pick_val(metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
+def pick_val(
+    metrics: Mapping[str, Any], metric: str, answers: Answers, primary: str
+) -> dict[str, Any]:
     """The val score that a public one is to be compared with.
 
     Args:
         metrics: as metrics/evaluate.json or a deployed card's `measured` has them.
         metric: the organiser's, or evaluate.primary.
+        answers: what is made of raw probabilities before they are submitted.
+        primary: evaluate.primary, which a decoder was chosen by.
+
+    Returns:
+        metric, score, low, high, n. Where a decoder or temperature changes this metric, the score of
+        raw answers is another predictor's: the score is then the nested one, of rows that the change
+        was not fitted on, and has no interval; None where it was not measured (of the model in
+        deploy/, and of another metric than the decoder's).
     """
-    return {
+    val = {
         "metric": metric,
         "score": metrics.get(metric),
         "low": metrics.get(f"{metric}_low"),
         "high": metrics.get(f"{metric}_high"),
         "n": metrics.get("n"),
     }
+    if answers.decoder is not None:
+        judged = metrics.get("decoder", []) if metric == primary else []
+        afters = [row["after"] for row in judged if row["adopted"]]
+    elif answers.temperature != 1 and metric == "log_loss":
+        judged = metrics.get("calibration", [])
+        afters = [row["log_loss"]["after"] for row in judged if row["adopted"]]
+    else:
+        return val
+    return {**val, "score": afters[0] if afters else None, "low": None, "high": None}
 
 
 def load_metrics(path: Path) -> dict[str, Any]:
