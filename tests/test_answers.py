@@ -28,7 +28,7 @@ from podium.tasks.decoding import (
 from podium.tasks.evidence import PARTS, Evidence, find_class_numbers, gain_interval, make_parts
 
 K = 4
-Metric = Literal["accuracy", "macro_f1", "qwk", "log_loss"]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "qwk", "log_loss"]
 Array = np.ndarray[Any, Any]
 
 
@@ -305,7 +305,8 @@ def test_scores_of_labels_go_up_with_quality(primary: Metric) -> None:
 
 def test_decoders_follow_metric_and_submission() -> None:
     assert make_task("qwk").decoders == ("grade_variance", "grade_thresholds")
-    assert make_task("macro_f1").decoders == make_task("accuracy").decoders == ("class_weights",)
+    for primary in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert make_task(primary).decoders == ("class_weights",)
     assert make_task("log_loss").decoders == ()
     assert make_task("qwk", submission="probability").decoders == ()
     with pytest.raises(ValueError, match="log_loss judges probabilities"):
