@@ -24,7 +24,7 @@ from podium.engine.phases import (
 from podium.engine.refusals import check_params
 from podium.models.initial_weights import load_initial_weights
 from podium.models.params import ModelParams
-from podium.params import ChosenImageSize, Params, Seed, load_params
+from podium.params import ChosenImageSize, Epochs, Params, Seed, load_params
 from podium.stage import run_stage
 from podium.tasks.classification.params import EvaluateParams
 
@@ -32,9 +32,10 @@ NAME = "features"
 
 
 class FeaturesStageParams(Params):
-    """What this stage reads of params.yaml; evaluate only for `check_params`."""
+    """What this stage reads of params.yaml; epochs and evaluate only for `check_params`."""
 
     seed: Seed
+    epochs: Epochs
     image_size: ChosenImageSize
     competition: CompetitionParams
     model: ModelParams

@@ -24,7 +24,7 @@ from podium.engine.params import RuntimeParams, TrainParams
 from podium.engine.processes import is_follower
 from podium.engine.provenance import LOCK_FILE, make_card_hashes
 from podium.engine.pseudo_labels import fit_rounds
-from podium.engine.refusals import check_params
+from podium.engine.refusals import check_params, check_warmup
 from podium.engine.runs import make_training_key, open_run
 from podium.engine.training import Recipe
 from podium.engine.weights import fold_folder, write_model
@@ -101,6 +101,7 @@ def main() -> None:
         features=Path("features"),
     )
     epochs = choose_epochs(params.epochs, params.model.freeze, inputs.train_lists)
+    check_warmup(params.train, epochs)
     train = settle_flip(inputs.features, params.train)
     recipe = Recipe(train, params.runtime, params.lr, epochs, params.batch_size, params.seed)
     size_px = choose_image_size(params.image_size, readable_rows(inputs.manifest, "train"))

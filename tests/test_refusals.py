@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from podium.engine.refusals import check_warmup
 from podium.errors import PodiumError
 from podium.params import load_params, read_yaml
 from podium.schema import AllParams, check_rules
+from tests.trainings import params
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # What the cases below change, whatever the user's own params.yaml says.
 GOOD = {
+    "epochs": 3,
     "competition.ordinal": False,
     "competition.rules.metric": None,
     "competition.rules.direction": None,
@@ -29,6 +32,8 @@ GOOD = {
     "model.weights": None,
     "model.freeze": "trunk",
     "model.top_layers": 12,
+    "train.schedule": "cosine",
+    "train.warmup_epochs": 1.0,
     "train.loss": "cross_entropy",
     "train.recipes.mixup": 0.0,
     "train.recipes.cutmix": 0.0,
@@ -54,6 +59,10 @@ BAD = [
             "train.unfreeze": [[0, "head"], [0.5, "top"]],
         },
         "train.recipes.cutmix: expected 0",
+    ),
+    (
+        {"train.warmup_epochs": 3.5},
+        "train.warmup_epochs: expected 3 at most, the epochs of this training, got 3.5",
     ),
 ]
 
@@ -97,6 +106,9 @@ def test_the_command_line_refuses_the_same(
     [
         {},
         {"evaluate.tta": "auto"},
+        {"train.warmup_epochs": 3.0},
+        {"train.warmup_epochs": 100.0, "epochs": "auto"},  # only train knows how many that is
+        {"train.warmup_epochs": 100.0, "train.schedule": "one_cycle"},  # which has its own
         {"evaluate.tta": "both", "competition.rules.tta": True},
         {"competition.ordinal": True, "evaluate.primary": "qwk", "train.loss": "ordinal"},
         {"train.recipes.cutmix": 0.5, "model.freeze": "none"},
@@ -110,3 +122,9 @@ def test_the_command_line_refuses_the_same(
 def test_what_can_be_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_params(tmp_path, changes)
     assert check_rules(load_params(AllParams, tmp_path / "params.yaml")) == []
+
+
+def test_auto_epochs_may_be_fewer_than_the_warm_up() -> None:
+    with pytest.raises(PodiumError, match="expected 5 at most, the epochs of this training, got 6"):
+        check_warmup(params(warmup_epochs=6.0), 5)
+    check_warmup(params(warmup_epochs=5.0), 5)

@@ -26,6 +26,8 @@ class Sections(Protocol):
     """What is looked at, of any stage's params."""
 
     @property
+    def epochs(self) -> int | None: ...
+    @property
     def competition(self) -> CompetitionParams: ...
     @property
     def model(self) -> ModelParams: ...
@@ -40,7 +42,8 @@ def check_params(params: Sections) -> None:
 
     Raises:
         PodiumError: initial weights, views or pseudo-labels against `competition.rules`; a metric or
-            a loss for grades in order where there are none; images to cut where layers are frozen.
+            a loss for grades in order where there are none; images to cut where layers are frozen;
+            a warm-up longer than `epochs`, where these are not auto.
     """
     competition, model, train = params.competition, params.model, params.train
     primary, tta = params.evaluate.primary, params.evaluate.tta
@@ -62,3 +65,22 @@ def check_params(params: Sections) -> None:
     check_cutmix(
         train.recipes.cutmix, [part for _, part in list_parts(model.freeze, train.unfreeze)]
     )
+    if params.epochs is not None:
+        check_warmup(train, params.epochs)
+
+
+def check_warmup(train: TrainParams, epochs: int) -> None:
+    """Refuse a warm-up that the training would not see the end of.
+
+    Args:
+        train: as in params.yaml.
+        epochs: of the training; what auto means is known once there is a training list.
+
+    Raises:
+        PodiumError: the learning rate would only rise, and not reach `lr`.
+    """
+    if train.schedule != "one_cycle" and train.warmup_epochs > epochs:
+        raise PodiumError(
+            f"train.warmup_epochs: expected {epochs} at most, the epochs of this training, got "
+            f"{train.warmup_epochs:g}: the learning rate would only rise; set fewer, or more epochs"
+        )

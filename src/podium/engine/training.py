@@ -355,7 +355,7 @@ class _Loop:
         params = recipe.params
         done = progress.step - (epoch - 1) * self._steps  # more than 0 after a resumption
         total_steps = self._steps * recipe.epochs
-        warmup_steps = min(round(params.warmup_epochs * self._steps), total_steps)
+        warmup_steps = round(params.warmup_epochs * self._steps)
         lr = recipe.lr
         label, n_rows = f"epoch {epoch}/{recipe.epochs}", len(data.train_rows)
         n_done = min(n_rows, done * recipe.batch_size)
