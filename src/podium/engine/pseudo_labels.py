@@ -1,16 +1,17 @@
 """A second round of training that also learns from test images the first round was sure of.
 
 In: the first round's models and the test images. Out: models trained from scratch on the training
-list and those images, with the predicted class as their label (Lee 2013, "Pseudo-Label"). The val
-rows stay as they are: no test image is ever among them, and none that shows the same picture as one
-of them is learned from.
+list and those images, with the predicted class as their label (Lee 2013, "Pseudo-Label"). Each
+fold's list gets what its own first model says: any other fold's model has learned from the val rows
+that this one is judged by. These stay as they are: no test image is ever among them, and none that
+shows the same picture as one of them is learned from.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,7 +33,7 @@ Probabilities = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Test images that became training rows.
+    """Test images that one fold's model is sure of.
 
     Attributes:
         image_ids: in the manifest's order.
@@ -54,8 +55,8 @@ def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]
     Both rounds go on from their own checkpoints. Every rank calls this alike; rank 0 predicts.
 
     Returns:
-        The models of the last round; and what metrics/train.json says of the pseudo-labels, empty
-        without.
+        The models of the last round, which is the first where a fold has no test image to learn
+        from; and what metrics/train.json says of the pseudo-labels, empty without.
 
     Raises:
         PodiumError: a part of the net is frozen: its features are of training images only.
@@ -76,31 +77,32 @@ def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]
     speaks = run.group.rank == 0
     content = b""
     if speaks:
-        each = _predict_test(first, inputs, data_task)
-        chosen = choose_confident(each, _test_ids(inputs), data_task.classes, threshold)
-        content = json.dumps(asdict(chosen)).encode("utf-8")
-        _say(chosen, threshold)
-    chosen = PseudoLabels(**json.loads(run.group.broadcast(content)))
-    copies = find_val_copies(inputs, chosen.image_ids)
-    if not chosen.image_ids:
-        return first, _report(chosen, copies, first, data_task, None)
-    if speaks:
-        _say_left_out(copies)
-    taught = add_rows(inputs, chosen, copies, data_task.classes)
-    second = fit_folds(replace(job, inputs=taught), run.next_round())
-    rounds_agree = None
-    if speaks:
-        labels = _top(np.mean(_predict_test(second, inputs, data_task), axis=0), data_task.classes)
-        now = dict(zip(_test_ids(inputs), labels, strict=True))
-        same = [now[i] == label for i, label in zip(chosen.image_ids, chosen.labels, strict=True)]
-        rounds_agree = float(np.mean(same))
-    return second, _report(chosen, copies, first, data_task, rounds_agree)
+        each = [_predict_test(one, inputs, data_task) for one in first.values()]
+        sure = choose_confident(each, _test_ids(inputs), data_task.classes, threshold)
+        content = json.dumps([asdict(one) for one in sure]).encode("utf-8")
+    said = json.loads(run.group.broadcast(content))
+    fitted, reports, later = dict(first), [], run.next_round()
+    for fold, one in zip(first, said, strict=True):
+        chosen = PseudoLabels(**one)
+        copies = find_val_copies(inputs, fold, chosen.image_ids)
+        if speaks:
+            _say(fold, chosen, copies, threshold)
+        rounds_agree = None
+        if len(copies) < len(chosen.image_ids):
+            taught = add_rows(inputs, fold, chosen, copies, data_task.classes)
+            fitted |= fit_folds(replace(job, inputs=taught), later)
+            if speaks:
+                now = _predict_test(fitted[fold], inputs, data_task)
+                rounds_agree = _share_kept(chosen, now, _test_ids(inputs), data_task.classes)
+        reports.append(_report(fold, chosen, copies, rounds_agree, first, data_task))
+    # A list, as `write_metrics` has it: `dvc exp show` gives it no columns.
+    return fitted, {"pseudo_labels": reports}
 
 
 def choose_confident(
-    each: list[Probabilities], image_ids: list[str], classes: tuple[str, ...], threshold: float
-) -> PseudoLabels:
-    """The images whose most probable class reaches the threshold in the mean of the models.
+    each: Sequence[Probabilities], image_ids: list[str], classes: tuple[str, ...], threshold: float
+) -> list[PseudoLabels]:
+    """For each fold the images whose most probable class reaches the threshold in its own model.
 
     Args:
         each: probabilities (n, k) of each fold's model.
@@ -108,41 +110,43 @@ def choose_confident(
         classes: k names.
         threshold: 0.5 .. 1.
     """
-    mean = np.mean(each, axis=0)
-    rows = np.flatnonzero(mean.max(axis=1) >= threshold)
-    answer = mean.argmax(axis=1)
-    agree = np.all([one.argmax(axis=1) == answer for one in each], axis=0)
-    return PseudoLabels(
-        image_ids=[image_ids[row] for row in rows],
-        labels=[classes[answer[row]] for row in rows],
-        test_images=len(image_ids),
-        folds_agree=float(agree[rows].mean()) if len(rows) else None,
-    )
+    answers = np.array([one.argmax(axis=1) for one in each])
+    agree = (answers == answers[0]).all(axis=0)
+    chosen = []
+    for one, answer in zip(each, answers, strict=True):
+        rows = np.flatnonzero(one.max(axis=1) >= threshold)
+        labels = PseudoLabels(
+            image_ids=[image_ids[row] for row in rows],
+            labels=[classes[answer[row]] for row in rows],
+            test_images=len(image_ids),
+            folds_agree=float(agree[rows].mean()) if len(rows) else None,
+        )
+        chosen.append(labels)
+    return chosen
 
 
-def find_val_copies(inputs: TrainingInputs, image_ids: list[str]) -> dict[int, list[str]]:
-    """Of the test images those with the very pixels of a val image, by the fold that is held out.
+def find_val_copies(inputs: TrainingInputs, fold: int, image_ids: list[str]) -> list[str]:
+    """Of the test images those with the very pixels of an image of the fold that is held out.
 
     Groups do not straddle folds, and test images are in none of them: pixels are the only tie.
     """
     hash_of = inputs.manifest.set_index("image_id")["pixel_hash"]
-    copies = {}
-    for fold in inputs.train_lists:
-        val_ids = inputs.splits.loc[inputs.splits["fold"] == fold, "image_id"]
-        shown = set(hash_of[val_ids])
-        copies[fold] = [image_id for image_id in image_ids if hash_of[image_id] in shown]
-    return copies
+    shown = set(hash_of[inputs.splits.loc[inputs.splits["fold"] == fold, "image_id"]])
+    return [image_id for image_id in image_ids if hash_of[image_id] in shown]
 
 
 def add_rows(
     inputs: TrainingInputs,
+    fold: int,
     chosen: PseudoLabels,
-    left_out: Mapping[int, list[str]],
+    left_out: Sequence[str],
     classes: tuple[str, ...],
 ) -> TrainingInputs:
-    """The images as rows of the manifest to train on, once in the list of every fold but for what is
-    left out of it; beside soft labels, theirs is certain."""
+    """The fold's list alone, with the images at its end but for what is left out, and the manifest
+    with these as rows to train on; beside soft labels, theirs is certain."""
     label_of = dict(zip(chosen.image_ids, chosen.labels, strict=True))
+    for image_id in left_out:
+        del label_of[image_id]
     manifest = inputs.manifest.copy()
     taken = manifest["image_id"].isin(label_of) & (manifest["source"] == "test")
     manifest.loc[taken, "label"] = manifest.loc[taken, "image_id"].map(label_of)
@@ -152,28 +156,20 @@ def add_rows(
             format_soft_label(certain[label]) for label in manifest.loc[taken, "label"]
         ]
     manifest.loc[taken, "source"] = "train"
-    lists = {
-        fold: [*ids, *(one for one in chosen.image_ids if one not in left_out[fold])]
-        for fold, ids in inputs.train_lists.items()
-    }
+    lists = {fold: [*inputs.train_lists[fold], *label_of]}
     return replace(inputs, manifest=manifest, train_lists=lists)
 
 
-def _predict_test(
-    fitted: Mapping[int, Fitted], inputs: TrainingInputs, task: DataTask
-) -> list[Probabilities]:
-    """Probabilities (n, k) of each fold's model for the n test images that can be read."""
+def _predict_test(fitted: Fitted, inputs: TrainingInputs, task: DataTask) -> Probabilities:
+    """Probabilities (n, k) of the model for the n test images that can be read."""
     rows = readable_rows(inputs.manifest, "test")
     if rows.empty:
-        return [np.zeros((0, len(task.classes))) for _ in fitted]
-    each = []
-    for one in fitted.values():
-        network, preprocessing = build_from_card(one.card, one.state)
-        images = load_images(rows, preprocessing.image_size_px, "decode test")
-        predictor = load_predictor(network, preprocessing.image_size_px)
-        outputs = predictor.run_images(images, preprocessing, "predict test")
-        each.append(task.predictions(outputs))
-    return each
+        return np.zeros((0, len(task.classes)))
+    network, preprocessing = build_from_card(fitted.card, fitted.state)
+    images = load_images(rows, preprocessing.image_size_px, "decode test")
+    predictor = load_predictor(network, preprocessing.image_size_px)
+    outputs = predictor.run_images(images, preprocessing, "predict test")
+    return task.predictions(outputs)
 
 
 def _test_ids(inputs: TrainingInputs) -> list[str]:
@@ -181,46 +177,49 @@ def _test_ids(inputs: TrainingInputs) -> list[str]:
     return ids
 
 
-def _top(probabilities: Probabilities, classes: tuple[str, ...]) -> list[str]:
-    return [classes[number] for number in probabilities.argmax(axis=1)]
+def _share_kept(
+    chosen: PseudoLabels, now: Probabilities, image_ids: list[str], classes: tuple[str, ...]
+) -> float:
+    """Share of the labels that probabilities (n, k) of the n images say again."""
+    answer = dict(zip(image_ids, now.argmax(axis=1), strict=True))
+    pairs = zip(chosen.image_ids, chosen.labels, strict=True)
+    return float(np.mean([classes[answer[image_id]] == label for image_id, label in pairs]))
 
 
-def _say(chosen: PseudoLabels, threshold: float) -> None:
-    taken = f"{len(chosen.image_ids)} of {chosen.test_images} test images"
-    follows = "a second round learns from them, too" if chosen.image_ids else "no second round"
-    print(f"round 1 is sure (>= {threshold:g}) of {taken}: {follows}", flush=True)
-
-
-def _say_left_out(copies: Mapping[int, list[str]]) -> None:
-    for fold, image_ids in copies.items():
-        if image_ids:
-            print(
-                f"fold {fold}: {len(image_ids)} of these are pixel-identical to val images and are "
-                "left out of its list",
-                flush=True,
-            )
+def _say(fold: int, chosen: PseudoLabels, copies: Sequence[str], threshold: float) -> None:
+    n_sure = len(chosen.image_ids)
+    follows = "a second round learns from them, too" if len(copies) < n_sure else "no second round"
+    taken = f"{n_sure} of {chosen.test_images} test images"
+    print(f"fold {fold}: round 1 is sure (>= {threshold:g}) of {taken}: {follows}", flush=True)
+    if copies:
+        print(
+            f"fold {fold}: {len(copies)} of these are pixel-identical to val images and are left "
+            "out of its list",
+            flush=True,
+        )
 
 
 def _report(
+    fold: int,
     chosen: PseudoLabels,
-    copies: Mapping[int, list[str]],
+    copies: Sequence[str],
+    rounds_agree: float | None,
     first: Mapping[int, Fitted],
     task: DataTask,
-    rounds_agree: float | None,
 ) -> dict[str, Any]:
-    """A list, as `write_metrics` has it: `dvc exp show` gives it no columns."""
+    """One fold's; where it is the only one, there is nobody to agree with."""
     counts = Counter(chosen.labels)
-    scores = [one.trained.score for one in first.values()]
     report = {
+        "fold": fold,
         "test_images": chosen.test_images,
         "taken": len(chosen.image_ids),
         "taken_per_class": {name: counts[name] for name in task.classes},
-        "left_out_as_val": {str(fold): len(image_ids) for fold, image_ids in copies.items()},
-        "folds_agree": _rounded(chosen.folds_agree),
+        "left_out_as_val": len(copies),
         "rounds_agree": _rounded(rounds_agree),
-        "first_round_best_val_score": _rounded(float(np.mean(scores))),
+        "first_round_val_score": _rounded(first[fold].trained.score),
     }
-    return {"pseudo_labels": [report]}
+    agreement = {"folds_agree": _rounded(chosen.folds_agree)} if len(first) > 1 else {}
+    return {**report, **agreement}
 
 
 def _rounded(value: float | None) -> float | None:
