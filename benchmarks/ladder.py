@@ -101,7 +101,8 @@ WITH: dict[str, dict[str, Any]] = {
     "8 top layers": {"model.top_layers": 8},
     "TTA shift": {"evaluate.tta": "shift"},
     "decoder": {"evaluate.decoder": "auto"},
-    "soup": {"train.soup": 5},
+    "the best epoch": {"train.keep": "best"},
+    "soup": {"train.keep": "best", "train.soup": 5},
     "mixup": {"train.recipes.mixup": 0.5},
     "medium": {"train.augment": "medium"},
     "heavy": {"train.augment": "heavy"},
@@ -138,12 +139,12 @@ WITH_ON_REAL: dict[str, dict[str, Any]] = {
 TRICKS_UNSEEN = ("a fifth of the lr",)
 # Tricks that want `model.freeze: none`: they are compared with that, not with the default.
 ON_ALL_LAYERS = ("random start", "CutMix", "pseudo-labels", "growing sizes")
-# Mirrors and graded losses are for some sets only; fold models, and what is fitted on val rows, are
-# scored on test images; another seed draws other val images.
-SEEDS = {"seed 1", "seed 2", "seed 3"}
+# Mirrors and graded losses are for some sets only; fold models, and what is fitted on or picked by val
+# rows, are scored on test images; another seed draws other val images.
+NOT_ON_VAL = {"all folds", "decoder", "the best epoch", "soup", "seed 1", "seed 2", "seed 3"}
 NOT_FOR = {
-    "gesture": {"mirrors", "mirrored views", "ordinal", "all folds", "decoder", "soup", *SEEDS},
-    "lemon": {"all folds", "decoder", "soup", *SEEDS},
+    "gesture": {"mirrors", "mirrored views", "ordinal", *NOT_ON_VAL},
+    "lemon": NOT_ON_VAL,
 }
 WITHOUT_COMPRESSION = {"compress.precisions": ["float32"], "compress.formats": ["paddle"]}
 DEFAULT = "default"

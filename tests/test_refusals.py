@@ -61,6 +61,10 @@ BAD = [
         "train.recipes.cutmix: expected 0",
     ),
     (
+        {"train.pseudo_threshold": 0.9, "competition.rules.pseudo_labels": True},
+        "train.pseudo_threshold: expected 0 while a part of the net is frozen (model.freeze trunk)",
+    ),
+    (
         {"train.warmup_epochs": 3.5},
         "train.warmup_epochs: expected 3 at most, the epochs of this training, got 3.5",
     ),

@@ -177,6 +177,25 @@ def check_cutmix(probability: float, parts: Collection[str]) -> None:
         )
 
 
+def check_pseudo_threshold(threshold: float, freeze: str, parts: Collection[str]) -> None:
+    """Refuse test images to learn from where a phase learns on features, which they have none of.
+
+    Args:
+        threshold: `train.pseudo_threshold`.
+        freeze: as in `model`.
+        parts: that learn, in any phase.
+
+    Raises:
+        PodiumError: not all of them are the whole net.
+    """
+    if threshold and set(parts) != {ALL}:
+        raise PodiumError(
+            "train.pseudo_threshold: expected 0 while a part of the net is frozen (model.freeze "
+            f"{freeze}), since features are computed for training images only, got "
+            f"{threshold:g}: set model.freeze: none and train.unfreeze: [], or the threshold to 0"
+        )
+
+
 def check_augmentation(
     plan: tuple[Phase, ...], preset: str, recipes: RecipeParams, views: int, until: float
 ) -> None:

@@ -22,10 +22,9 @@ from podium.data.image_cache import load_images, readable_rows
 from podium.data.soft_labels import format_soft_label
 from podium.engine.fit import FitJob, Fitted, TrainingInputs, fit_folds
 from podium.engine.inference import load_predictor
-from podium.engine.phases import ALL, make_plan
+from podium.engine.phases import check_pseudo_threshold, list_parts
 from podium.engine.runs import Run
 from podium.engine.weights import build_from_card
-from podium.errors import PodiumError
 from podium.tasks.protocol import DataTask
 
 Probabilities = npt.NDArray[np.float64]
@@ -65,14 +64,8 @@ def fit_rounds(job: FitJob, run: Run) -> tuple[dict[int, Fitted], dict[str, Any]
     threshold = params.pseudo_threshold
     if not threshold:
         return fit_folds(job, run), {}
-    schedules = params.unfreeze, params.size_schedule
-    plan = make_plan(model.freeze, model.starts_trained, *schedules, job.image_size_px)
-    if any(phase.part != ALL for phase in plan):
-        raise PodiumError(
-            "train.pseudo_threshold: expected 0 while a part of the net is frozen (model.freeze "
-            f"{model.freeze}), since features are computed for training images only, got "
-            f"{threshold:g}: set model.freeze: none and train.unfreeze: [], or the threshold to 0"
-        )
+    parts = [part for _, part in list_parts(model.freeze, params.unfreeze)]
+    check_pseudo_threshold(threshold, model.freeze, parts)
     first = fit_folds(job, run)
     speaks = run.group.rank == 0
     content = b""

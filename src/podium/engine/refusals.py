@@ -15,7 +15,7 @@ from typing import Protocol
 from podium.data.params import CompetitionParams
 from podium.data.rules import check_pseudo_labels, check_start, check_tta
 from podium.engine.params import TrainParams
-from podium.engine.phases import check_cutmix, list_parts
+from podium.engine.phases import check_cutmix, check_pseudo_threshold, list_parts
 from podium.errors import PodiumError
 from podium.models.params import ModelParams
 from podium.tasks.classification.params import EvaluateParams
@@ -42,8 +42,8 @@ def check_params(params: Sections) -> None:
 
     Raises:
         PodiumError: initial weights, views or pseudo-labels against `competition.rules`; a metric or
-            a loss for grades in order where there are none; images to cut where layers are frozen;
-            a warm-up longer than `epochs`, where these are not auto.
+            a loss for grades in order where there are none; images to cut, or test images to learn
+            from, where layers are frozen; a warm-up longer than `epochs`, where these are not auto.
     """
     competition, model, train = params.competition, params.model, params.train
     primary, tta = params.evaluate.primary, params.evaluate.tta
@@ -62,9 +62,9 @@ def check_params(params: Sections) -> None:
             "train.loss: ordinal is for grades in order, but competition.ordinal is false: "
             "set it to true or choose cross_entropy or focal"
         )
-    check_cutmix(
-        train.recipes.cutmix, [part for _, part in list_parts(model.freeze, train.unfreeze)]
-    )
+    parts = [part for _, part in list_parts(model.freeze, train.unfreeze)]
+    check_cutmix(train.recipes.cutmix, parts)
+    check_pseudo_threshold(train.pseudo_threshold, model.freeze, parts)
     if params.epochs is not None:
         check_warmup(train, params.epochs)
 
