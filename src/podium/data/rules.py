@@ -77,11 +77,11 @@ def check_pseudo_labels(threshold: float, is_allowed: bool) -> None:
 
 
 def describe_metric(primary: MetricName, metric: MetricName | None) -> str:
-    """What is to be said where the best epoch is picked by another metric than the organiser's
-    (allowed, and sometimes better); "" where it is the same or not known."""
+    """What is to be said where models are judged by another metric than the organiser's (allowed, and
+    sometimes better); "" where it is the same or not known."""
     if metric is None or metric == primary:
         return ""
     return (
-        f"the organiser scores {metric} (competition.rules.metric), but epochs and models are "
-        f"chosen by evaluate.primary, {primary}"
+        f"the organiser scores {metric} (competition.rules.metric), but models are judged and chosen "
+        f"by evaluate.primary, {primary}"
     )
