@@ -220,7 +220,7 @@ def make_reference(plain: Path, folder: Path, params: Params) -> Reference:
     seconds = time.monotonic() - start
     end = read_progress(finished)
     assert end
-    assert end.epoch == len(end.curve), "the weights would not show what came of all steps"
+    assert end.kept_epoch == len(end.curve), "the weights would not show what came of all steps"
     facts = {"seconds": seconds, "epochs": len(end.curve), "steps": end.step // len(end.curve)}
     (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
     return load_reference(folder)
