@@ -138,19 +138,20 @@ class TrainParams(Section):
             raise ValueError("at least one share with train.schedule step")
         return shares
 
-    @model_validator(mode="after")
-    def _check_parts(self) -> TrainParams:
-        parts = [("head", "top", "all").index(part) for _, part in self.unfreeze]
+    @field_validator("unfreeze")
+    @classmethod
+    def _check_parts(cls, steps: list[PartStep]) -> list[PartStep]:
+        parts = [("head", "top", "all").index(part) for _, part in steps]
         if parts != sorted(parts):
-            raise ValueError("train.unfreeze to go from head to top to all, and not back")
-        return self
+            raise ValueError("parts that go from head to top to all, and not back")
+        return steps
 
-    @model_validator(mode="after")
-    def _check_kept(self) -> TrainParams:
-        if self.keep == "last" and (self.soup or self.patience):
-            name = "soup" if self.soup else "patience"
-            raise ValueError(f"train.keep best with train.{name}, which looks for the best epochs")
-        return self
+    @field_validator("soup", "patience")
+    @classmethod
+    def _check_kept(cls, count: int, info: ValidationInfo) -> int:
+        if count and info.data.get("keep") == "last":
+            raise ValueError("0 unless train.keep is best, whose epochs it looks for")
+        return count
 
 
 class RuntimeParams(Section):
