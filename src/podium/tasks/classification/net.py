@@ -31,8 +31,8 @@ class ClassificationNet:
     Attributes:
         n_classes: k.
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al.,
-            arXiv:1512.00567), in [0, 1). Not with `ordinal`, whose targets are soft already: spread
-            evenly, the farthest grade would be wanted almost as much as the next one.
+            arXiv:1512.00567), in [0, 1). Not with `ordinal`, whose targets are soft already: a
+            share spread evenly would ask for far grades a hundred times as much as they do.
         loss_name: cross_entropy; focal: Lin et al. (arXiv:1708.02002), which passes over what is
             learned already; ordinal: SORD, soft targets that fall off with the squared distance
             between grades (Diaz & Marathe, CVPR 2019).
