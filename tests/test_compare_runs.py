@@ -89,6 +89,14 @@ def test_only_the_cache_is_needed(repository: Repository) -> None:
     assert len(Runs(repository.root).load("better").rows) == N
 
 
+def test_an_experiment_is_not_the_branch_of_its_name(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository.experiment("better", BETTER)
+    repository.git("branch", "better", "HEAD")
+    assert "+18 -0" in call(capsys, monkeypatch, repository, "--all")[1]
+
+
 def test_cache_may_stand_elsewhere(repository: Repository, tmp_path: Path) -> None:
     repository.experiment("better", BETTER)
     (repository.root / ".dvc/cache").rename(tmp_path / "elsewhere")

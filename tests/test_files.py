@@ -67,6 +67,25 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert names(tmp_path) == ["models"]
 
 
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with replace_folder(tmp_path / "models") as folder:
+        (folder / "a").write_text("old")
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if target.name == "models" and ".old." not in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"), replace_folder(tmp_path / "models"):
+        pass
+    assert (tmp_path / "models" / "a").read_text() == "old"
+    assert names(tmp_path) == ["models"]
+
+
 def test_nan_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "m.json", {"accuracy": float("nan")})
@@ -187,6 +206,27 @@ def test_store_drops_what_was_used_longest_ago(
     store.get_or_make("b", "", lambda path: None, keep)  # a use: now the newest
     store.get_or_make("d", "", lambda path: path.write_bytes(b"x" * 1000) and None, keep)
     assert names(store.store_folder()) == ["b", "d", "locks"]
+
+
+def test_store_minds_what_others_do_meanwhile(
+    in_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that another process is making stays; one that it drops just now is no error."""
+    monkeypatch.setenv("PODIUM_STORE_GB", "0")
+    folder = store.store_folder()
+    folder.mkdir(parents=True)
+    (folder / ".other").write_bytes(b"half")
+    (folder / "gone").write_bytes(b"x")
+    look = Path.stat
+
+    def drop_first(path: Path, **how: bool) -> os.stat_result:
+        if path.name == "gone":
+            path.unlink(missing_ok=True)
+        return look(path, **how)
+
+    monkeypatch.setattr(Path, "stat", drop_first)
+    store.get_or_make("k", "", lambda path: path.write_bytes(b"x") and None, keep)
+    assert names(folder) == [".other", "k", "locks"]
 
 
 def test_store_cap_that_is_no_number(in_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -724,8 +724,9 @@ def test_rounded_weights_are_on_the_grid_and_answer_better(
     mixing = rng.normal(size=(groups, width, width)) + 1
     patches = (rng.normal(size=(groups, 500, width)) @ mixing + 1).astype(np.float32)
     moments = make_moments(groups, width)
-    for part in np.array_split(patches, 3, axis=1):
+    for part in np.split(patches, [200, 400], axis=1):  # the last batch is half as large
         moments.add(part, part.mean(axis=1, dtype=np.float64))
+    assert moments.mean == pytest.approx(patches.mean(axis=1, dtype=np.float64), rel=1e-9)
     rounded, shift = round_weights(weights, moments)
     step = np.abs(weights).max(1, keepdims=True) / 127
     assert rounded / step == pytest.approx(np.round(rounded / step), abs=1e-3)

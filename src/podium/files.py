@@ -1,8 +1,9 @@
 """Files that are either whole or absent: atomic writes, folder swaps and locks.
 
 Everything a stage writes goes through here, so that a kill at any instant leaves either the old
-content or the new one. What a killed writer left beside the file (`.NAME.*.partial`) is removed by
-the next writer of that file; a living writer holds a lock on its own.
+content or the new one; between the two renames of a folder, for an instant, neither. What a killed
+writer left beside the file (`.NAME.*.partial`) is removed by the next writer of that file; a living
+writer holds a lock on its own.
 """
 
 from __future__ import annotations
@@ -82,7 +83,11 @@ def replace_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             old = fresh.with_name(f".{path.name}.old{fresh.name.removeprefix(f'.{path.name}')}")
             path.rename(old)
-            fresh.rename(path)
+            try:
+                fresh.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
             shutil.rmtree(old, ignore_errors=True)  # else the next writer does it
         else:
             fresh.rename(path)

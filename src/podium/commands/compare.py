@@ -92,9 +92,9 @@ def compare_all(root: Path, baseline: str, markdown: bool, fail_if_worse: bool) 
 def _rank(runs: Runs, baseline: str, experiments: Sequence[tuple[str, str]]) -> Ranking:
     before = runs.load(baseline)
     results, refused = [], []
-    for name, _ in track(experiments, len(experiments), "compare"):
+    for name, commit in track(experiments, len(experiments), "compare"):
         try:
-            results.append(compare_runs(before, runs.load(name), len(experiments)))
+            results.append(compare_runs(before, runs.load(name, commit), len(experiments)))
         except ProblemsError as error:
             refused.append((name, f"another val set: {error.problems[0]}"))
         except PodiumError as error:

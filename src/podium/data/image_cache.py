@@ -37,6 +37,11 @@ def readable_rows(manifest: pd.DataFrame, source: str) -> pd.DataFrame:
     return manifest[chosen].reset_index(drop=True)
 
 
+def decoder_version() -> tuple[str, str]:
+    """What with a file's bytes decides its pixels: our code and Pillow's version."""
+    return Path(decode.__file__).read_text(encoding="utf-8"), PIL.__version__
+
+
 def load_images(rows: pd.DataFrame, size_px: int, label: str) -> StoredRows:
     """The images of manifest rows as uint8 (N, size_px, size_px, 3), in the rows' order.
 
@@ -53,8 +58,7 @@ def load_images(rows: pd.DataFrame, size_px: int, label: str) -> StoredRows:
     """
     paths: list[str] = rows["path"].tolist()
     shape = (len(paths), size_px, size_px, 3)
-    code = Path(decode.__file__).read_text(encoding="utf-8")
-    key = make_key(code, PIL.__version__, str(size_px), *rows["sha256"])
+    key = make_key(*decoder_version(), str(size_px), *rows["sha256"])
 
     def make(target: Path) -> None:
         images = _decode_all(paths, size_px)

@@ -8,8 +8,10 @@ Environment: PODIUM_STORE_GB caps its size (default 10); nothing in it changes a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,14 +70,21 @@ def get_or_make(
 
 
 def _drop_oldest(folder: Path, keep: Path) -> None:
+    """Until the whole files fit; other processes may be making and dropping some meanwhile."""
     cap = _cap_bytes()
-    files = sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: p.stat().st_mtime)
-    total = sum(p.stat().st_size for p in files)
-    for path in files:
+    files = []
+    for path in folder.iterdir():
+        if not path.name.startswith("."):  # unfinished: another's, who holds its lock
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                if stat.S_ISREG(found.st_mode):
+                    files.append((found.st_mtime, found.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= cap:
             return
         if path != keep:
-            total -= path.stat().st_size
+            total -= size
             path.unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
 """What a net that knows ImageNet and nothing of this competition sees in each image.
 
 In: decoded images, mirrored if asked. Out: float32 embeddings, kept in the store: they depend on
-pixels alone, so no change of a param computes them again. The trained model's own features would not
-do: they have seen labels.
+pixels alone, so no change of a param computes them again, but another decoder does. The trained
+model's own features would not do: they have seen labels.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import paddle
 import pandas as pd
 
-from podium.data.image_cache import Images, load_images
+from podium.data.image_cache import Images, decoder_version, load_images
 from podium.data.store import get_or_make, make_key
 from podium.data.stored_rows import StoredRows, write_rows
 from podium.engine.inference import Predictor, export
@@ -42,13 +43,12 @@ def load_embeddings(
     if rows.empty:
         return np.zeros((0, _WIDTH), np.float32)
     shape = (len(rows), _WIDTH)
-    key = make_key(
-        "embeddings", _VERSION, TRUNK, cpu_class(), str(size_px), mirror, *rows["sha256"]
-    )
+    preprocessing = make_preprocessing(TRUNK, size_px)
+    how = (*decoder_version(), repr(preprocessing), paddle.__version__, cpu_class(), mirror)
+    key = make_key("embeddings", _VERSION, TRUNK, *how, *rows["sha256"])
 
     def make(target: Path) -> None:
         images = _mirror(load_images(rows, size_px, f"decode {label}"), mirror)
-        preprocessing = make_preprocessing(TRUNK, size_px)
         with tempfile.TemporaryDirectory(prefix="podium-") as folder:
             predictor = Predictor(export(build_trunk(TRUNK, True), size_px, Path(folder)))
             outputs = predictor.run_images(images, preprocessing, f"embed {label}")

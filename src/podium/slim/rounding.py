@@ -35,20 +35,18 @@ class Moments:
         total: (groups, d).
         squares: (groups, d, d).
         count: how many patches.
-        means: (groups, d), of all places of each batch, added up.
-        batches: how many.
+        means: (groups, d), of all places of each batch, added up once for each of its patches: the
+            last batch may be smaller.
     """
 
     total: Floats
     squares: Floats
     means: Floats
     count: int = 0
-    batches: int = 0
 
     def add(self, patches: npt.NDArray[np.float32], mean: Floats) -> None:
         """Take in float32 (groups, n, d), some places of a batch, and the mean of all its places."""
-        self.means += mean
-        self.batches += 1
+        self.means += mean * patches.shape[1]
         self.total += patches.sum(axis=1, dtype=np.float64)
         self.squares += patches.transpose(0, 2, 1) @ patches
         self.count += patches.shape[1]
@@ -56,7 +54,7 @@ class Moments:
     @property
     def mean(self) -> Floats:
         """(groups, d), of all places."""
-        return self.means / self.batches
+        return self.means / self.count
 
     def covariance(self) -> Floats:
         """(groups, d, d), damped, so that it has an inverse."""

@@ -132,14 +132,17 @@ class Runs:
             for name, _, commit in self._experiment_refs
         ]
 
-    def load(self, name: str) -> StoredRun:
+    def load(self, name: str, commit: str | None = None) -> StoredRun:
         """What the run `name` left.
+
+        Args:
+            commit: of an experiment, whose name may be a branch's, too; None: as `resolve` says.
 
         Raises:
             PodiumError: no such run; none that went as far as evaluate; half-way; an output that is
                 not in the cache or was edited.
         """
-        commit = self.resolve(name)
+        commit = commit or self.resolve(name)
         stages = self._load_lock(name, commit)
         _check_whole(name, stages)
         manifest = _read_csv(name, MANIFEST, self._find(name, commit, stages, MANIFEST))
