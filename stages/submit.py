@@ -14,7 +14,7 @@ from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.predictions import write_predictions
 from podium.data.rules import check_tta
-from podium.data.submission import load_sample, make_submission, prove_format
+from podium.data.submission import doubt_values, load_sample, make_submission, prove_format
 from podium.data.views import parse_tta
 from podium.engine.ensemble import Ensemble
 from podium.engine.scoring import predict_test
@@ -116,6 +116,7 @@ def main() -> None:
         task.classes,
     )
     submitted = {name: answers.apply(values) for name, values in probabilities.items()}
+    doubt = doubt_values(test, task, sample)
     submissions = []
     for name, values in submitted.items():
         content = make_submission(test, values, task, sample)
@@ -128,7 +129,7 @@ def main() -> None:
                 ordinal=params.competition.ordinal,
                 submission=params.competition.submission,
             ),
-            *judge_format(prove_format(content, test, task, sample)),
+            *judge_format(prove_format(content, test, task, sample), doubt),
         )
         submissions.append(Submission(name, content, lines, val[name]))
     write_contract(CONTRACT_FILE, submissions)

@@ -18,7 +18,13 @@ from pydantic import ValidationError
 from podium.commands.summary import print_summary
 from podium.data.params import NO_RULES, RulesParams
 from podium.data.rules import check_pseudo_labels, check_start, check_tta, describe_metric
-from podium.data.submission import FORMAT_RULES, check_submission, make_submission, prove_format
+from podium.data.submission import (
+    FORMAT_RULES,
+    check_submission,
+    doubt_values,
+    make_submission,
+    prove_format,
+)
 from podium.data.table import Table, read_table
 from podium.errors import PodiumError
 from podium.files import write_json
@@ -233,6 +239,24 @@ def test_a_legal_file_is_described(sample: Table) -> None:
     }
     plain = make_submission(TEST, ONE_HOT, TASK, None)
     assert "there is no sample" in prove_format(plain, TEST, TASK, None)["order"][1]
+
+
+def test_a_sample_with_no_value_of_ours_is_doubted(tmp_path: Path) -> None:
+    """Classes 1.0 and 0.0 in training, 0 in the sample: the file reads well and may score nothing."""
+    (tmp_path / "sample.csv").write_bytes(b"id,label\nc,0\na,\nb,0\n")
+    sample = read_table(tmp_path / "sample.csv", True)
+    doubt = doubt_values(TEST, TASK, sample)
+    assert doubt == "the sample's own values are '0', none of which we would write: placeholders?"
+    made = make_submission(TEST, ONE_HOT, TASK, sample)
+    lines = {
+        line.rule: line for line in judge_format(prove_format(made, TEST, TASK, sample), doubt)
+    }
+    assert str(lines["labels"]) == f"warned: bad (1), good (2); {doubt}"
+    assert {line.verdict for rule, line in lines.items() if rule != "labels"} == {"met"}
+    for content in (b"id,label\nc,0\na,good\nb,0\n", b"id,label\nc,\na,\nb,\n"):
+        (tmp_path / "sample.csv").write_bytes(content)
+        assert doubt_values(TEST, TASK, read_table(tmp_path / "sample.csv", True)) == ""
+    assert doubt_values(TEST, TASK, None) == ""
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,24 @@ def prove_format(
     return found
 
 
+def doubt_values(manifest_test: pd.DataFrame, task: SubmissionTask, sample: Table | None) -> str:
+    """What is to be looked at where the sample's only value column holds nothing that we could have
+    written: 0.5 for a probability, say, or 0 where our class is 0.0. It may be a placeholder, too.
+
+    Returns:
+        "" where one of its values is ours, all are empty, or there is no such column.
+    """
+    form = _find_format(manifest_test["listed_id"].tolist(), task, sample)
+    if sample is None or len(form.header) != 2:
+        return ""
+    values = sample.frame[form.header[form.places.index(0)]].unique()
+    given = sorted(value for value in values if value)
+    if not given or not all(task.submission_cell_problem([value]) for value in given):
+        return ""
+    shown = ", ".join(map(repr, given[:_SHOWN])) + (", ..." if len(given) > _SHOWN else "")
+    return f"the sample's own values are {shown}, none of which we would write: placeholders?"
+
+
 def _describe_format(form: _Format, records: list[list[str]]) -> dict[str, str]:
     """What a legal submission has, rule by rule."""
     dialect, at = form.dialect, form.places.index(-1)

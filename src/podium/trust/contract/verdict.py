@@ -191,13 +191,21 @@ def judge_making(
     )
 
 
-def judge_format(proof: Mapping[str, tuple[bool, str]]) -> tuple[Line, ...]:
-    """The rules that the sample submission fixes, from `podium.data.submission.prove_format`."""
+def judge_format(proof: Mapping[str, tuple[bool, str]], doubt: str = "") -> tuple[Line, ...]:
+    """The rules that the sample submission fixes.
+
+    Args:
+        proof: from `podium.data.submission.prove_format`.
+        doubt: from `podium.data.submission.doubt_values`.
+    """
     names = {"line ends": "line_ends", "values": "labels"}
-    return tuple(
-        Line(names.get(rule, rule), "met" if is_met else "broken", words)
-        for rule, (is_met, words) in proof.items()
-    )
+    lines = []
+    for rule, (is_met, words) in proof.items():
+        verdict: Verdict = "met" if is_met else "broken"
+        if rule == "values" and is_met and doubt:
+            verdict, words = "warned", f"{words}; {doubt}"
+        lines.append(Line(names.get(rule, rule), verdict, words))
+    return tuple(lines)
 
 
 def pick_val(
