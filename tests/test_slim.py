@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,7 +44,7 @@ from podium.slim.candidates import REFERENCE, Plan, is_asked, make_files, make_p
 from podium.slim.compression import Compressed, Judge, Workbench, compress, find_needless
 from podium.slim.deploy_folder import write_deploy_card
 from podium.slim.deployment import Deployment
-from podium.slim.measurement import Measurement
+from podium.slim.measurement import MachineError, Measurement, measure
 from podium.slim.nets import Maker
 from podium.slim.onnx_export import write_onnx
 from podium.slim.params import CompressParams
@@ -585,6 +586,7 @@ def test_the_gate_is_as_wide_as_the_rounding(
     ("error", "ends"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), True),
+        (MachineError("No space left for what was measured"), True),
         (OSError("External error in a library"), False),
         (MemoryError("ResourceExhausted"), False),
     ],
@@ -598,12 +600,37 @@ def test_a_full_disk_ends_the_stage_and_a_librarys_error_a_row(
 
     work.spoil = spoil
     if ends:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises((OSError, MachineError), match="No space left"):
             work.compress(precisions=["float32"])
     else:
         missing = work.compress(precisions=["float32"]).missing
         assert list(missing) == ["trained-float32-onnx"]
         assert str(error) in missing["trained-float32-onnx"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind", "said"),
+    [
+        (-signal.SIGKILL, "", MachineError, "files was killed, as for want of memory: run again"),
+        (3, "no space left on the disk", MachineError, "no space left on the disk"),
+        (-signal.SIGSEGV, "", PodiumError, "its process failed: exit code -11"),
+        (1, "a\nRuntimeError: b", PodiumError, "its process failed: RuntimeError: b"),
+    ],
+)
+def test_what_ends_a_measurement_is_the_machines_or_the_models(
+    code: int,
+    words: str,
+    kind: type[PodiumError],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = subprocess.CompletedProcess([], code, "", words)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(PodiumError) as caught:
+        measure(Path("files"), Path("i"), Path("p"), tmp_path)
+    assert type(caught.value) is kind
+    assert str(caught.value).endswith(said)
 
 
 def test_where_none_may_ship_the_rows_say_by_how_much(work: Work) -> None:

@@ -42,7 +42,7 @@ from podium.slim.candidates import (
     make_plans,
 )
 from podium.slim.deploy_folder import write_code, write_deploy_card
-from podium.slim.measurement import Measurement, measure
+from podium.slim.measurement import MachineError, Measurement, measure
 from podium.slim.nets import TRAINED, Maker
 from podium.slim.parity import check_finite, check_parity, make_parity_images, run_eagerly
 from podium.slim.selection import Entrant, choose
@@ -170,6 +170,8 @@ def compress(
             try:
                 candidate = bench.make(plan)
                 row = make_row(candidate, made.get(REFERENCE.name, candidate), judge)
+            except MachineError:
+                raise
             except PodiumError as error:
                 missing[plan.name] = f"failed: {error}"
             except Exception as error:  # a converter's bug spoils its own row only

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -23,15 +24,20 @@ import numpy.typing as npt
 import podium
 from podium.data.stored_rows import StoredRows
 from podium.engine.runner import Outputs, Runner
-from podium.errors import PodiumError
+from podium.errors import PodiumError, explain_os_error
 from podium.stage import die_with_parent
 
 THREADS = 1
 BATCH = 32
 _WARM_UP, _SINGLES, _BATCHES = 2, 40, 3
 _SHOWN_OF_A_CRASH = 300
+_NO_FAULT_OF_THE_MODEL = 3  # exit code
 # ru_maxrss counts kB on Linux, bytes on macOS.
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class MachineError(PodiumError):
+    """The machine ended a measurement: that says nothing of the candidate, nor of the next one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def measure(folder: Path, images: Path, parity: Path, scratch: Path) -> Measurem
         scratch: an empty folder for what the process says.
 
     Raises:
-        PodiumError: the process did not end well; its last words.
+        MachineError: the process was killed, or the disk is full or locked.
+        PodiumError: the process did not end well otherwise; its last words.
     """
     request, said = scratch / "request.json", scratch / "outputs.npz"
     request.write_text(
@@ -80,6 +87,12 @@ def measure(folder: Path, images: Path, parity: Path, scratch: Path) -> Measurem
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()
         last = words[-1][-_SHOWN_OF_A_CRASH:] if words else f"exit code {done.returncode}"
+        if done.returncode == -signal.SIGKILL:
+            raise MachineError(
+                f"the process that measured {folder.name} was killed, as for want of memory: run again"
+            )
+        if done.returncode == _NO_FAULT_OF_THE_MODEL:
+            raise MachineError(last)
         raise PodiumError(f"its process failed: {last}")
     with np.load(said) as arrays:
         clocks = json.loads(str(arrays["clocks"]))
@@ -141,5 +154,10 @@ if __name__ == "__main__":
         run_request(Path(sys.argv[1]))
     except PodiumError as error:
         sys.exit(str(error))
+    except OSError as error:
+        if not (explained := explain_os_error(error)):
+            raise
+        print(explained, file=sys.stderr)
+        sys.exit(_NO_FAULT_OF_THE_MODEL)
     except KeyboardInterrupt:
         sys.exit(130)
