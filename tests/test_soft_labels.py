@@ -157,6 +157,26 @@ def test_columns_that_cannot_be(soft: Competition, changes: dict[str, Any], word
         CompetitionParams.model_validate({**soft.settings, **changes})
 
 
+def test_columns_headed_as_the_classes_go_to_no_other_class(soft: Competition) -> None:
+    """Who puts grades from low to high moves `classes`, and may miss the list of columns."""
+    soft.settings |= {"csv_header": True, "id_column": "id", "classes": ["low", "mid", "high"]}
+    rows = ["0.1,0.7,0.2", "0.1,0.2,0.7"] * 3
+    soft.train = ["id,low,high,mid", *(f"a{number}.png,{row}" for number, row in enumerate(rows))]
+    soft.settings["label_columns"] = ["low", "high", "mid"]
+    words = (
+        r"competition\.label_columns in the order of competition\.classes, got column 'high' for "
+        "class 'mid': bring both lists into one order"
+    )
+    with pytest.raises(ValueError, match=words):
+        soft.assemble()
+    soft.settings["label_columns"] = ["low", "mid", "high"]
+    train = soft.assemble().manifest.iloc[0]
+    assert (train["label"], train["soft_label"]) == ("high", "0.1 0.2 0.7")
+    # Other names say nothing about the order.
+    soft.settings |= {"label_columns": ["low", "high", "mid"], "classes": ["0", "1", "2"]}
+    assert soft.assemble().manifest["label"].iloc[0] == "1"
+
+
 # --- podium init
 
 TREE = {f"train/{k}.jpg": "" for k in range(4)} | {"test/9.jpg": ""}

@@ -81,6 +81,15 @@ class ListingParams(Section):
                 "one of competition.label_columns for each of competition.classes "
                 f"({len(self.classes)}), in their order, got {list(columns)}"
             )
+        # Headed as the classes, the columns say themselves which is whose: other pairs are a slip.
+        if set(columns) == set(self.classes) and columns != self.classes:
+            column, name = next(
+                pair for pair in zip(columns, self.classes, strict=True) if pair[0] != pair[1]
+            )
+            raise ValueError(
+                "competition.label_columns in the order of competition.classes, got column "
+                f"{column!r} for class {name!r}: bring both lists into one order"
+            )
 
 
 class RulesParams(Section):
