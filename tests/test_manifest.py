@@ -284,6 +284,13 @@ def test_class_folders(toy: Competition) -> None:
     assert toy.assemble("drop").n_train_dropped == 2
 
 
+def test_groups_of_class_folders_are_refused(toy: Competition) -> None:
+    toy.settings.update(train_csv=None, group_column="patient")
+    words = r"group_column empty without a train_csv.*got 'patient'.*set competition\.train_csv"
+    with pytest.raises(ValueError, match=words):
+        toy.assemble()
+
+
 def test_test_folder_inside_the_class_folders_is_no_class(toy: Competition) -> None:
     for number in range(4):
         write_image(toy.raw / f"all/{number % 2}/{number}.png", number)

@@ -52,6 +52,13 @@ class ListingParams(Section):
         if self.train_csv is None:
             if self.label_columns:
                 raise ValueError("no competition.label_columns without a train_csv")
+            # Passed over, it would let a group straddle folds that the user takes for safe.
+            if self.group_column is not None:
+                raise ValueError(
+                    "competition.group_column empty without a train_csv, the table it would be a "
+                    f"column of, got {self.group_column!r}: make a CSV of ids, labels and groups "
+                    "and set competition.train_csv, or empty it"
+                )
             return self
         named = [(name, getattr(self, name)) for name in ("id_column", "label_column")]
         if self.group_column is not None:
