@@ -222,6 +222,17 @@ def test_header_of_the_sample_is_checked_too(toy: Competition) -> None:
         toy.assemble()
 
 
+def test_a_sample_may_head_classes_as_images_are_named(toy: Competition) -> None:
+    for number in range(3):
+        (toy.raw / f"test/t{number}.png").rename(toy.raw / f"test/{number}.png")
+    toy.sample = ["id,0,1", "0,0.5,0.5", "1,0.5,0.5", "2,0.5,0.5"]
+    toy.settings |= {"submission": "probability", "sample_header": True}
+    assert toy.assemble().manifest["listed_id"].tolist()[6:] == ["0", "1", "2"]
+    toy.settings["sample_header"] = False
+    with pytest.raises(PodiumError, match="set competition.sample_header: true"):
+        toy.assemble()
+
+
 def test_columns_by_name_with_a_hint(toy: Competition) -> None:
     toy.train = ["label,file", *(",".join(reversed(line.split(","))) for line in toy.train)]
     toy.settings.update(csv_header=True, id_column="file", label_column="label")

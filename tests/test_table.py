@@ -145,6 +145,23 @@ def test_no_header_where_one_was_declared(tmp_path: Path) -> None:
         declared(tmp_path, b"a.jpg,0\nb.jpg,1\n", True)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id,0,1\n0,0.5,0.5\n1,0.5,0.5\n2,0.5,0.5\n",
+        b"0,1,id\n0.5,0.5,0\n0.5,0.5,1\n0.5,0.5,2\n",
+        # One image is missing: more zeros than ids name a file.
+        b"id,0,1\n0,0,0\n1,0,0\n9,0,0\n",
+    ],
+)
+def test_classes_headed_as_images_are_named(tmp_path: Path, content: bytes) -> None:
+    """One of the two declarations passes, and the other's message names it."""
+    path, exists = save(tmp_path, content), {"0", "1", "2"}.__contains__
+    check_declared_header(path, read_table(path, True), exists)
+    with pytest.raises(PodiumError, match=r"looks like a header .*csv_header: true"):
+        check_declared_header(path, read_table(path, False), exists)
+
+
 def test_a_right_declaration_passes(tmp_path: Path) -> None:
     declared(tmp_path, b"a.jpg,0\nb.jpg,1\n", False)
     declared(tmp_path, b"id,label\na.jpg,0\nb.jpg,1\n", True)

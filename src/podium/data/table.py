@@ -143,12 +143,13 @@ def check_declared_header(
         PodiumError: the header is a row, or the first row is a header.
     """
     if table.has_header:
-        for name in table.frame.columns:
-            if id_exists(name):
-                raise PodiumError(
-                    f"{path}, line 1: expected a header, got {name!r}, which is an image: "
-                    f"set {key}: false (columns are then numbers from 0)"
-                )
+        # A class may be headed as an image is named: `id,0,1` beside 0.png.
+        name = _find_id_column(table.frame.head(PROBE_ROWS), id_exists)
+        if id_exists(name):
+            raise PodiumError(
+                f"{path}, line 1: expected a header, got {name!r}, which is an image: "
+                f"set {key}: false (columns are then numbers from 0)"
+            )
     elif first_row_is_header(table, id_exists):
         raise PodiumError(
             f"{path}, line {table.line_numbers[0]} looks like a header "
@@ -164,12 +165,22 @@ def first_row_is_header(table: Table, id_exists: Callable[[str], bool]) -> bool:
     or a label that other rows have too; a header `id,0,1` has a "1" that no probability repeats.)
     """
     first, below = table.frame.iloc[0], table.frame.iloc[1 : 1 + PROBE_ROWS]
-    hits = {column: sum(map(id_exists, below[column])) for column in below.columns}
-    id_column = max(hits, key=lambda column: hits[column])
-    if not hits[id_column] or id_exists(first[id_column]) or is_image_name(first[id_column]):
+    id_column = _find_id_column(below, id_exists)
+    if not any(map(id_exists, below[id_column])):
+        return False
+    if id_exists(first[id_column]) or is_image_name(first[id_column]):
         return False
     others = [column for column in below.columns if column != id_column]
     return not others or not all((below[column] == first[column]).any() for column in others)
+
+
+def _find_id_column(frame: pd.DataFrame, id_exists: Callable[[str], bool]) -> str:
+    """The column with the most different cells that name images, of equals the first.
+
+    (A label or a one-hot 0 can name a file too, but the same few in all rows.)
+    """
+    names: list[str] = list(frame.columns)
+    return max(names, key=lambda name: sum(map(id_exists, set(frame[name]))))
 
 
 def _read_bytes(path: Path) -> bytes:
