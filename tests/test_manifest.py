@@ -247,6 +247,16 @@ def test_sample_may_hold_its_ids_in_any_column(toy: Competition) -> None:
     assert toy.assemble().manifest["listed_id"].tolist()[6:] == ["t0.png", "t1.png", "t2.png"]
 
 
+def test_labels_that_name_test_images_are_no_ids(toy: Competition) -> None:
+    for number in range(3):
+        (toy.raw / f"test/t{number}.png").rename(toy.raw / f"test/{number}.png")
+    toy.settings["sample_header"] = True
+    toy.sample = ["label,id", "0,0", "0,1", "0,2"]
+    assert toy.assemble().manifest["listed_id"].tolist()[6:] == ["0", "1", "2"]
+    toy.sample = ["id,label", "0,0", "1,0", "2,0", "3,0"]
+    assert toy.problems() == ["data/raw/sample.csv, line 5: id '3' has no image file"]
+
+
 def test_sample_with_an_id_twice_is_refused(toy: Competition) -> None:
     toy.sample = ["t0.png,0", "t1.png,0", "t0.png,1", "t2.png,0"]
     with pytest.raises(PodiumError, match=r"line 3: id 't0.png' is already on line 1"):

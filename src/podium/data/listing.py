@@ -276,9 +276,10 @@ def _add_test(
     resolver = IdResolver(files)
     key = "competition.sample_header"
     table = _read_declared(path, shown, competition.sample_header, resolver, key)
-    # The ids stand in the column that names the most files (of equals the first).
+    # The ids stand in the column that names the most different files (of equals the first): a label
+    # can name a file too, but the same few in all rows.
     columns = [[str(cell) for cell in table.frame[name]] for name in table.frame.columns]
-    ids = max(columns, key=lambda cells: sum(resolver.resolve(cell) is not None for cell in cells))
+    ids = max(columns, key=lambda cells: len({resolver.resolve(cell) for cell in cells} - {None}))
     lines: dict[str, int] = {}
     for listed_id, line in zip(ids, table.line_numbers, strict=True):
         name = resolver.resolve(listed_id)
