@@ -18,7 +18,9 @@ from podium.data.ids import IdResolver, list_images
         ("two.JPG", "b/two.JPG"),
         ("two", "b/two.JPG"),
         ("two.jpg", "b/two.JPG"),
-        ("train/two.JPG", "b/two.JPG"),
+        ("train/b/two.jpg", "b/two.JPG"),
+        ("../train/v1.2", "v1.2.png"),
+        ("c/3", "images/c/3.jpg"),
         ("v1.2", "v1.2.png"),
         ("with space.jpg", "with space.jpg"),
         (unicodedata.normalize("NFD", "zitröne.jpg"), "zitröne.jpg"),
@@ -26,6 +28,7 @@ from podium.data.ids import IdResolver, list_images
 )
 def test_an_id_finds_its_file(listed: str, file: str) -> None:
     files = ["a/1.jpg", "b/1.jpg", "b/two.JPG", "v1.2.png", "with space.jpg", "zitröne.jpg"]
+    files.append("images/c/3.jpg")
     assert IdResolver(files).resolve(listed) == file
 
 
@@ -45,6 +48,18 @@ def test_no_file_or_several(listed: str, message: str) -> None:
     resolver = IdResolver(["a/1.jpg", "b/1.jpg", "train_007.jpg"])
     assert resolver.resolve(listed) is None
     assert message in resolver.problem(listed)
+
+
+@pytest.mark.parametrize("listed", ["p1/1.jpg", "p1/1", "p1/1.JPG", "train/p1/1.jpg", "2/1.jpg"])
+def test_a_folder_of_the_id_is_no_other_folder(listed: str) -> None:
+    resolver = IdResolver(["p2/1.jpg"])
+    assert resolver.resolve(listed) is None
+    assert resolver.problem(listed).startswith(f"id {listed!r} has no image file; did you mean")
+
+
+@pytest.mark.parametrize("listed", ["aBc", "aBc.jpg", "aBc.JPG", "d/aBc.jpg", "D/AbC.jpg"])
+def test_case_tells_ids_apart(listed: str) -> None:
+    assert IdResolver(["d/AbC.jpg"]).resolve(listed) is None
 
 
 def test_case_decides_only_where_nothing_else_does() -> None:

@@ -53,20 +53,23 @@ class IdResolver:
     """Finds the file that an id means among a fixed list of files.
 
     The first of these rules that finds any file decides; where it finds more than one, the id is
-    ambiguous: the whole path; the whole path without its extension; the file's name; the name
-    without its extension; and the same four again without regard to case. Unicode is compared in
-    composed form (macOS writes file names decomposed).
+    ambiguous: the whole path; the whole path without its extension; the end of a path, where the
+    file's ends with the id (`7.jpg` for `a/7.jpg`) or the id with the file's (`train/7.jpg` for
+    `7.jpg`), so that of two folders none stands for the other; such an end without its extension;
+    and the rules that look at extensions again without regard to the extension's case. Any other
+    case tells apart (`aBc` is not `AbC`); where it alone tells two of the files apart, it counts
+    in extensions too. Unicode is compared in composed form (macOS writes file names decomposed).
 
     Args:
         folder_files: POSIX paths relative to the images folder, as `list_images` gives them.
     """
 
     def __init__(self, folder_files: Sequence[str]) -> None:
-        self._files = list(folder_files)
-        self._indexes = [
-            _make_index(self._files, rule, fold) for fold in (str, str.casefold) for rule in _RULES
-        ]
-        self._near = {_skeleton(file): file for file in reversed(self._files)}
+        files = list(folder_files)
+        self._exact, self._stems = _Index(files, str), _Index(files, _stem)
+        case_counts = len({_normalise(file).casefold() for file in files}) < len(files)
+        self._folded = _Index([] if case_counts else files, _fold_suffix)
+        self._near = {_skeleton(file): file for file in reversed(files)}
 
     def resolve(self, listed_id: str) -> str | None:
         """The one file that `listed_id` means, else None."""
@@ -89,14 +92,38 @@ class IdResolver:
         wanted = _normalise(listed_id)
         if not wanted.strip():
             return []
-        name = PurePosixPath(wanted).name
+        folded = _fold_suffix(wanted)
         # An id's own extension is never cut off: `7.png` does not mean 7.jpg.
-        keys = (wanted, wanted, name, name)
-        folded = tuple(key.casefold() for key in keys)
-        for index, key in zip(self._indexes, keys + folded, strict=True):
-            if key in index:
-                return index[key]
-        return []
+        return (
+            self._exact.find_whole(wanted)
+            or self._stems.find_whole(wanted)
+            or self._exact.find_end(wanted)
+            or self._stems.find_end(wanted)
+            or self._folded.find_whole(folded)
+            or self._folded.find_end(folded)
+        )
+
+
+class _Index:
+    """Files by their path in some form, and by the ends of that path."""
+
+    def __init__(self, files: Sequence[str], form: Callable[[str], str]) -> None:
+        self._by_path: dict[str, list[str]] = {}
+        self._by_end: dict[str, list[str]] = {}
+        for file in files:
+            path = form(_normalise(file))
+            self._by_path.setdefault(path, []).append(file)
+            for end in _ends(path):
+                self._by_end.setdefault(end, []).append(file)
+
+    def find_whole(self, path: str) -> list[str]:
+        """The files of this path."""
+        return self._by_path.get(path, [])
+
+    def find_end(self, path: str) -> list[str]:
+        """The files whose path ends with this one, or this one with theirs."""
+        shorter = [file for end in _ends(path) if end != path for file in self.find_whole(end)]
+        return self._by_end.get(path, []) + shorter
 
 
 def _normalise(path: str) -> str:
@@ -118,18 +145,11 @@ def _stem(path: str) -> str:
     return path.removesuffix(PurePosixPath(path).suffix)
 
 
-_RULES: tuple[Callable[[str], str], ...] = (
-    lambda path: path,
-    _stem,
-    lambda path: PurePosixPath(path).name,
-    lambda path: PurePosixPath(path).stem,
-)
+def _fold_suffix(path: str) -> str:
+    return _stem(path) + PurePosixPath(path).suffix.casefold()
 
 
-def _make_index(
-    files: Sequence[str], rule: Callable[[str], str], fold: Callable[[str], str]
-) -> dict[str, list[str]]:
-    index: dict[str, list[str]] = {}
-    for file in files:
-        index.setdefault(fold(rule(_normalise(file))), []).append(file)
-    return index
+def _ends(path: str) -> list[str]:
+    """The path, and what is left of it without its first folder, its first two, ..."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
