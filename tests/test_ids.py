@@ -1,11 +1,15 @@
 """Ids find their files by the rules of `IdResolver`, and never by a guess."""
 
+import errno
+import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podium.data.ids import IdResolver, list_images
+from podium.errors import PodiumError
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,7 @@ def test_case_decides_only_where_nothing_else_does() -> None:
 def test_list_images_is_sorted_and_leaves_litter_out(tmp_path: Path) -> None:
     for name in (
         "b.JPG",
+        "c.jfif",
         "a/2.png",
         "a/10.png",
         "._b.JPG",
@@ -81,4 +86,27 @@ def test_list_images_is_sorted_and_leaves_litter_out(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert list_images(tmp_path) == ["a/10.png", "a/2.png", "b.JPG"]
+    assert list_images(tmp_path) == ["a/10.png", "a/2.png", "b.JPG", "c.jfif"]
+
+
+def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/bird").symlink_to(tmp_path / "real")
+    with pytest.raises(PodiumError, match=r"train/bird is a link to the folder .*/real: expected"):
+        list_images(tmp_path)
+
+
+def test_an_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the error is made up."""
+    (tmp_path / "bird").mkdir()
+    scan = os.scandir
+
+    def fail(path: str) -> Any:
+        if path.endswith("bird"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(PodiumError, match=r"bird cannot be read \(Permission denied\): expected"):
+        list_images(tmp_path)

@@ -125,6 +125,26 @@ def test_a_zip_below_one_top_folder(root: Path, tmp_path: Path, no_dvc: None) ->
     assert read_tree(root) == before
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_that_are_not_used_are_counted(
+    root: Path, tmp_path: Path, no_dvc: None, packed: bool
+) -> None:
+    others = ("extra.zip", "top/train_images/c.HEIC", "top/train_images/d.heic", "top/README")
+    litter = ("top/Thumbs.db", "top/.git/config", "top/labels.json")
+    source = write_tree(
+        tmp_path / "fruit",
+        {f"top/{name}": content for name, content in FILES.items()}
+        | dict.fromkeys((*others, *litter), "{}"),
+    )
+    if packed:
+        source = Path(shutil.make_archive(str(tmp_path / "fruit"), "zip", source))
+    line = init_competition(source, root).lines[-2]
+    assert line.startswith(
+        "no image and no table by name, so not used: 2 .heic, 1 .zip, 1 without extension; "
+        "2 of them among the images, such as top/train_images/c.HEIC: if these are images"
+    )
+
+
 def test_the_users_files_stay_apart_from_dvcs_cache(root: Path, tmp_path: Path) -> None:
     """Also where DVC links: a hard link would make the user's own file a part of the cache."""
     subprocess.run(

@@ -12,8 +12,13 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
+from podium.errors import PodiumError
+
 # Compared in lower case: cameras write .JPG.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+)
+_LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
 def is_image_name(name: str) -> bool:
@@ -26,6 +31,9 @@ def list_images(folder: Path) -> list[str]:
 
     Returns:
         POSIX paths relative to `folder`, sorted by code point.
+
+    Raises:
+        PodiumError: a folder that cannot be read, or is a link: its images would be lost silently.
     """
     return list_files(folder, is_image_name)
 
@@ -33,20 +41,35 @@ def list_images(folder: Path) -> list[str]:
 def list_files(folder: Path, is_wanted: Callable[[str], bool]) -> list[str]:
     """`list_images` for any kind of file: `is_wanted` is asked with the file's name."""
     found = []
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_litter(name)]
+    for where, folders, files in os.walk(folder, onerror=_refuse_unreadable):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        for name in folders:
+            path = Path(where, name)
+            if path.is_symlink():  # links may lead in circles, so `os.walk` does not follow them
+                raise PodiumError(
+                    f"{path} is a link to the folder {path.readlink()}: expected a folder; put the "
+                    "folder itself there, or remove the link"
+                )
         relative = Path(where).relative_to(folder)
         found += [
             (relative / name).as_posix()
             for name in files
-            if is_wanted(name) and not _is_litter(name)
+            if is_wanted(name) and not is_litter(name)
         ]
     return sorted(found)
 
 
-def _is_litter(name: str) -> bool:
-    """What operating systems leave behind: `.git`, `._0007.jpg`, `__MACOSX`."""
-    return name.startswith(".") or name == "__MACOSX"
+def is_litter(name: str) -> bool:
+    """What operating systems leave behind: `.git`, `._0007.jpg`, `__MACOSX`, `Thumbs.db`."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """What `os.walk` does where it cannot list a folder; by itself it would pass it over."""
+    raise PodiumError(
+        f"{error.filename} cannot be read ({error.strerror}): expected a folder of files; mend its "
+        "permissions or remove it"
+    ) from error
 
 
 class IdResolver:

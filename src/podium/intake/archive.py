@@ -70,7 +70,11 @@ def extract_archive(archive: Path, target: Path) -> dict[str, int]:
         OSError: from the disk; the caller removes what was written.
     """
     with _clear_errors(archive), zipfile.ZipFile(archive) as reader:
-        members = check_members(archive, reader.infolist())
+        members = {
+            name: info
+            for name, info in check_members(archive, reader.infolist()).items()
+            if is_wanted_name(name)
+        }
         size = sum(info.file_size for info in members.values())
         free = shutil.disk_usage(target.parent).free
         if size > free:
@@ -85,6 +89,16 @@ def extract_archive(archive: Path, target: Path) -> dict[str, int]:
             with reader.open(info) as packed, path.open("xb") as stream:
                 shutil.copyfileobj(packed, stream, _CHUNK_BYTES)
         return {name: count_seconds(info.date_time) for name, info in members.items()}
+
+
+def list_members(archive: Path) -> list[str]:
+    """The clean POSIX paths of all files that `archive` holds, litter left out; sorted.
+
+    Raises:
+        PodiumError, ProblemsError: as `extract_archive`.
+    """
+    with _clear_errors(archive), zipfile.ZipFile(archive) as reader:
+        return list(check_members(archive, reader.infolist()))
 
 
 @contextmanager
@@ -108,7 +122,7 @@ def check_members(archive: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
     """Check every member of an archive; what operating systems leave behind is passed over.
 
     Returns:
-        The members to unpack, keyed by their clean POSIX path.
+        All members that are files, keyed by their clean POSIX path and sorted by it.
 
     Raises:
         PodiumError: a bomb, or too many members.
@@ -161,12 +175,11 @@ def check_members(archive: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipf
             f"{archive} is not unpacked; unpack it yourself if you trust it and give the folder:",
             problems,
         )
-    wanted = {name: info for name, info in sorted(files.items()) if is_wanted_name(name)}
-    if not any(is_image_name(name) for name in wanted):
+    if not any(is_image_name(name) for name in files):
         inner = [name for name in files if name.lower().endswith(".zip")]
         hint = f"; unpack the inner {inner[0]} and give the folder" if inner else ""
         raise PodiumError(f"{archive} holds no images{hint}")
-    return wanted
+    return dict(sorted(files.items()))
 
 
 def _true_name(info: zipfile.ZipInfo) -> str | None:

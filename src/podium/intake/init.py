@@ -19,18 +19,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from podium.data.ids import list_files
 from podium.data.packed_times import PACKED_TIMES, write_packed_times
 from podium.data.params import CompetitionParams
 from podium.errors import PodiumError
 from podium.files import hold_lock, write_bytes
-from podium.intake.archive import extract_archive
+from podium.intake.archive import extract_archive, list_members
 from podium.intake.choice import Choice
 from podium.intake.competition_block import (
     check_block_replaceable,
     write_competition_block,
 )
 from podium.intake.demo.spec import SPEC_FILE
-from podium.intake.layout import find_base, recognise_layout
+from podium.intake.layout import describe_others, find_base, recognise_layout
 from podium.progress import track
 
 RAW = "data/raw"
@@ -73,12 +74,14 @@ def init_competition(
             folder = work / "unpacked"
             seconds = extract_archive(source, folder)
         with _name_source(folder, source):
+            names = list_files(folder, lambda _: True) if is_folder else list_members(source)
             base = find_base(folder)
             name = _make_name(source, root)
             layout = recognise_layout(base, name, RAW, choice or Choice())
+            inside = base.relative_to(folder)
+            others = describe_others(names, inside, layout.params)
             files = layout.files
             if not is_folder:
-                inside = base.relative_to(folder)
                 write_packed_times(base, {f: seconds[(inside / f).as_posix()] for f in files})
                 files = [*files, PACKED_TIMES]
         with _undone_on_failure(raw, work / "old", params_file):
@@ -88,7 +91,11 @@ def init_competition(
             run_dvc(root, "add", RAW)
     return Intake(
         params=layout.params,
-        lines=[*layout.lines, f"{len(layout.files)} files in {RAW}/ ({how}), tracked by {RAW}.dvc"],
+        lines=[
+            *layout.lines,
+            *others,
+            f"{len(layout.files)} files in {RAW}/ ({how}), tracked by {RAW}.dvc",
+        ],
     )
 
 

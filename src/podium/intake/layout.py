@@ -12,9 +12,9 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
-from podium.data.ids import is_image_name, list_images
+from podium.data.ids import IMAGE_SUFFIXES, is_image_name, is_litter, list_images
 from podium.data.params import NO_RULES, CompetitionParams
 from podium.errors import PodiumError, ProblemsError, did_you_mean
 from podium.intake.archive import name_trouble
@@ -159,6 +159,37 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
             "competition.classes where the submission wants other names"
         )
     return Layout(params, sorted(set(files)), lines)
+
+
+def describe_others(names: Iterable[str], base: PurePath, params: CompetitionParams) -> list[str]:
+    """A line that counts the files that are no images and no tables by name; [] if there are none.
+
+    Args:
+        names: POSIX paths of all files, relative to what the user gave.
+        base: the folder of the recognised layout, relative to the same.
+        params: what was recognised there.
+    """
+    others = [
+        path
+        for path in map(PurePosixPath, sorted(names))
+        if not is_image_name(path.name)
+        and path.suffix.lower() not in TABLE_SUFFIXES
+        and path != PurePosixPath(base, LABEL_NAMES_FILE)
+        and not any(map(is_litter, path.parts))
+    ]
+    if not others:
+        return []
+    suffixes = Counter(path.suffix.lower() for path in others)
+    counts = [f"{n} {suffix or 'without extension'}" for suffix, n in suffixes.most_common()]
+    line = f"no image and no table by name, so not used: {shorten(counts)}"
+    folders = [PurePosixPath(base, name) for name in (params.train_images, params.test_images)]
+    among = [path for path in others if any(map(path.is_relative_to, folders))]
+    if among:
+        line += (
+            f"; {len(among)} of them among the images, such as {among[0]}: if these are images or "
+            f"hold some, make them files of {', '.join(sorted(IMAGE_SUFFIXES))} and run again"
+        )
+    return [line]
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:
