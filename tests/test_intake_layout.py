@@ -161,6 +161,32 @@ def test_a_slip_does_not_become_a_class(recognise: Callable[..., Layout]) -> Non
     assert any("1 rows of train.csv name no image" in line for line in layout.lines)
 
 
+def test_labels_that_look_alike_are_refused(recognise: Callable[..., Layout]) -> None:
+    labels = ["cat", "cat ", " dog", "dog", "é", "e\u0301"]
+    rows = "".join(f"t{k}.jpg,{label}\n" for k, label in enumerate(labels))
+    with pytest.raises(ProblemsError, match="expected one spelling per class") as caught:
+        recognise({**CSV_AND_FOLDER, "train.csv": rows})
+    assert caught.value.problems == (
+        "' dog' (train.csv, line 3), 'dog' (train.csv, line 4)",
+        "'cat' (train.csv, line 1), 'cat ' (train.csv, line 2)",
+        "'e\\u0301' (train.csv, line 6), 'é' (train.csv, line 5)",
+    )
+
+
+def test_class_folders_that_look_alike_are_refused(recognise: Callable[..., Layout]) -> None:
+    with pytest.raises(ProblemsError, match="expected one spelling per class") as caught:
+        recognise({**CLASS_FOLDERS, "train/cat /2.jpg": ""})
+    assert caught.value.problems == ("'cat' (train/cat), 'cat ' (train/cat )",)
+
+
+def test_labels_may_differ_in_case_and_a_blank_may_follow_each_delimiter(
+    recognise: Callable[..., Layout],
+) -> None:
+    rows = "".join(f"t{k}.jpg, {'Aa'[k % 2]}\n" for k in range(6))
+    layout = recognise({**CSV_AND_FOLDER, "train.csv": rows})
+    assert layout.params.classes == ("A", "a")
+
+
 def test_sample_values_that_are_no_class_are_mentioned(recognise: Callable[..., Layout]) -> None:
     layout = recognise({**CSV_AND_FOLDER, "sample_submit.csv": "x0.jpg,0.5\nx1.jpg,0.5\n"})
     assert any("values that are no class (0.5)" in line for line in layout.lines)

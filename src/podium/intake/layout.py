@@ -23,6 +23,7 @@ from podium.intake.listings import (
     TABLE_SUFFIXES,
     Labels,
     Listing,
+    check_spellings,
     find_submission,
     is_integer,
     list_tables,
@@ -100,6 +101,8 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
     listings, idle = read_listings(base, choice, train_files, test_files, len(by_folder) >= 2)
     train = pick_train(base, listings, idle, sort_classes(by_folder), choice)
     sample = pick_sample(base, listings, choice)
+    if not train:
+        check_spellings({name: f"{train_folder}/{name}" for name in by_folder})
     labels = read_labels(train, sample, choice) if train else Labels("", by_folder, [])
     classes = sort_classes(labels.counts)
     if len(classes) < 2:

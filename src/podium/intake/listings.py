@@ -8,8 +8,9 @@ only where train and test images are named alike.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -268,7 +269,7 @@ def read_labels(train: Listing, sample: Listing | None, choice: Choice) -> Label
 
     Raises:
         PodiumError: the chosen column is not there, or its values are no classes.
-        ProblemsError: none or several columns could be the label.
+        ProblemsError: none or several columns could be the label, or labels that look alike.
     """
     soft_columns = _find_soft_columns(train, sample) if choice.label_column is None else []
     if soft_columns:
@@ -291,7 +292,42 @@ def read_labels(train: Listing, sample: Listing | None, choice: Choice) -> Label
         slips = []
     for label in slips:
         del counts[label]
+    places: dict[str, str] = {}
+    for label, line in zip(train.table.frame[column], train.table.line_numbers, strict=True):
+        if label in counts:
+            places.setdefault(label, f"{train.name}, line {line}")
+    check_spellings(places)
     return Labels(column, counts, slips)
+
+
+def check_spellings(places: Mapping[str, str]) -> None:
+    """Refuse labels that nobody can tell apart. Case is no such thing: `A` and `a` are characters.
+
+    Args:
+        places: for each label where it stands first.
+
+    Raises:
+        ProblemsError: labels that differ only in blanks around them or in how Unicode writes them.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in sorted(places):
+        alike.setdefault(unicodedata.normalize("NFC", label).strip(), []).append(label)
+    problems = [
+        ", ".join(f"{_spell_out(label)} ({places[label]})" for label in labels)
+        for labels in alike.values()
+        if len(labels) > 1
+    ]
+    if problems:
+        raise ProblemsError(
+            "labels that differ only in blanks around them or in their Unicode form (NFC or not): "
+            "expected one spelling per class; write those of each line alike and run again:",
+            problems,
+        )
+
+
+def _spell_out(label: str) -> str:
+    """Its `repr`; escaped where it is not in NFC, which looks the same otherwise."""
+    return repr(label) if unicodedata.is_normalized("NFC", label) else ascii(label)
 
 
 def _find_soft_columns(train: Listing, sample: Listing | None) -> list[str]:
