@@ -162,6 +162,8 @@ def _explain(path: Path, schema: type[BaseModel], detail: Any) -> str:
     known = (
         re.findall(r"\w+", detail["ctx"]["expected"]) if detail["type"] == "literal_error" else []
     )
+    if isinstance(detail["input"], dict) and detail["type"] == "value_error":
+        return f"{path}: {key}: expected {message}"  # of a section: not all of it is to blame
     near = did_you_mean(str(detail["input"]), known)
     return f"{path}: {key}: expected {message}, got {detail['input']!r}{near}"
 

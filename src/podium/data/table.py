@@ -179,8 +179,8 @@ def _find_id_column(frame: pd.DataFrame, id_exists: Callable[[str], bool]) -> st
 
     (A label or a one-hot 0 can name a file too, but the same few in all rows.)
     """
-    names: list[str] = list(frame.columns)
-    return max(names, key=lambda name: sum(map(id_exists, set(frame[name]))))
+    columns = {str(name): {str(cell) for cell in frame[name]} for name in frame.columns}
+    return max(columns, key=lambda name: sum(map(id_exists, columns[name])))
 
 
 def _read_bytes(path: Path) -> bytes:

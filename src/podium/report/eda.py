@@ -63,7 +63,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _CHANNELS = ("red", "green", "blue")
 _EXAMPLES = 3
 _WARNINGS_SHOWN = 3
-_SUFFIX_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}
+_SUFFIX_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".tif": "TIFF"}
 _DECIMALS = 6
 
 
