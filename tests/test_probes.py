@@ -27,7 +27,15 @@ from podium.intake.demo.spec import DemoSpec
 from podium.probes import inflation
 from podium.probes.auc import measure_auc
 from podium.probes.baselines import measure_baselines
-from podium.probes.cross_validation import MAX_IMAGES, make_folds, predict_linear, thin
+from podium.probes.cross_validation import (
+    FOLDS,
+    MAX_IMAGES,
+    make_folds,
+    predict_linear,
+    score_linear,
+    score_transfer,
+    thin,
+)
 from podium.probes.findings import Effect, Finding, Scale, make_scale, order_findings
 from podium.probes.inflation import measure_inflation
 from podium.probes.near_duplicates import (
@@ -329,6 +337,39 @@ def test_folds_keep_groups_whatever_their_numbers() -> None:
     assert np.array_equal(make_folds(codes, groups * 1000 + 7, 0), folds)
     assert folds[0] == folds[1]
     assert folds[2] == folds[3]
+
+
+def test_folds_of_groups_of_one_class_stay_as_they_are() -> None:
+    """Metrics that are in git were measured on them."""
+    codes = np.array([2, 0, 0, 1, 1, 2, 0, 1, 2, 2, 0, 1, 0, 0])
+    groups = np.array([9, 4, 4, 1, 0, 9, 7, 6, 3, 2, 8, 5, 7, 11])
+    assert make_folds(codes, groups, 0).tolist() == [4, 1, 1, 4, 2, 4, 2, 0, 0, 3, 0, 1, 2, 3]
+    alone = make_folds(codes, np.arange(14), 3)
+    assert alone.tolist() == [1, 4, 3, 2, 3, 2, 0, 1, 0, 3, 0, 4, 2, 1]
+
+
+def test_two_groups_that_hold_all_of_a_class_come_into_two_folds() -> None:
+    """Two of ten patients have one positive image each, which is not their first."""
+    codes, groups = np.zeros(40, np.intp), np.repeat(np.arange(10), 4)
+    codes[[14, 31]] = 1
+    for seed in range(60):
+        folds = make_folds(codes, groups, seed)
+        assert folds[14] != folds[31]
+        assert (np.bincount(folds) == 40 // FOLDS).all()
+
+
+def test_who_learned_from_one_class_says_that_one() -> None:
+    """The other class is commoner, but in two groups of six, and those in one fold."""
+    codes = np.array([0, *[1] * 4, 0, 0, 0, 0, 0, *[1] * 4])
+    groups = np.array([0, *[0] * 4, 1, 2, 3, 4, 5, *[5] * 4])
+    folds = np.where(np.isin(groups, [0, 5]), 0, groups)
+    assert any((make_folds(codes, groups, seed)[codes == 1] == 0).all() for seed in range(60))
+    features = np.random.default_rng(0).normal(size=(14, 3))
+    assert (predict_linear(features, codes, folds)[folds == 0] == 0).all()
+    assert (score_linear(features, codes, folds, 2)[folds == 0] == -np.inf).all()
+    assert (score_linear(features, 1 - codes, folds, 2)[folds == 0] == np.inf).all()
+    hits = score_transfer(features, {"mirrored": -features}, codes, folds)
+    assert (hits["mirrored"][folds == 0] == (codes == 0)[folds == 0]).all()
 
 
 def test_traits_of_a_jpeg() -> None:

@@ -101,16 +101,22 @@ def thin(codes: Codes, groups: Codes, seed: int, most: int | None = None) -> Cod
 def make_folds(codes: Codes, groups: Codes, seed: int) -> Codes:
     """A fold for each row: whole groups, in an order drawn per class, dealt in turn.
 
+    A group of several classes counts as one of its rarest, of equally rare ones the first: so two
+    groups that hold all there is of a class come into two folds.
+
     Args:
         codes: class numbers.
         groups: any numbers, as where some of the rows were left out.
     """
     draw = np.random.default_rng(derive_seed(seed, "eda", "folds"))
-    _, firsts, numbers = np.unique(groups, return_index=True, return_inverse=True)
-    order = draw.permutation(len(firsts))
-    order = order[np.argsort(codes[firsts[order]], kind="stable")]
-    fold_of_group = np.empty(len(firsts), dtype=np.intp)
-    fold_of_group[order] = np.arange(len(firsts)) % FOLDS
+    names, numbers = np.unique(groups, return_inverse=True)
+    by_rarity = np.argsort(np.bincount(codes), kind="stable")
+    rarest = np.full(len(names), len(by_rarity))
+    np.minimum.at(rarest, numbers, np.argsort(by_rarity)[codes])
+    order = draw.permutation(len(names))
+    order = order[np.argsort(by_rarity[rarest[order]], kind="stable")]
+    fold_of_group = np.empty(len(names), dtype=np.intp)
+    fold_of_group[order] = np.arange(len(names)) % FOLDS
     return fold_of_group[numbers]
 
 
@@ -137,7 +143,8 @@ def predict_linear(
 
 
 def score_linear(features: Features, codes: Codes, folds: Codes, components: int) -> Features:
-    """Out of fold: the same model's probability that a row is of class 1, of two classes."""
+    """Out of fold: how sure the same model is that a row is of class 1, of two classes: log odds,
+    infinite where all that it learned from is of one class."""
     scores = np.zeros(len(codes))
     for fold in np.unique(folds):
         held_out = folds == fold
@@ -209,8 +216,24 @@ def _fit(model: Any, features: Features, codes: Codes) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
+    if (codes == codes[0]).all():
+        return _Constant(int(codes[0]))
     # The order of sums, and so the last bits, follows threads.
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # Stopped early on purpose: a floor needs no last digit.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(features, codes)
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """What one class can teach, where one fold holds all groups of the others: its own number.
+    Scikit-learn's logistic regression refuses."""
+
+    code: int
+
+    def predict(self, features: Features) -> Codes:
+        return np.full(len(features), self.code)
+
+    def decision_function(self, features: Features) -> Features:
+        return np.full(len(features), np.inf if self.code else -np.inf)
