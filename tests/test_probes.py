@@ -50,6 +50,7 @@ from podium.probes.shortcuts import (
     probe_drift,
     probe_shortcuts,
 )
+from podium.tasks.classification.metrics import accuracy_interval
 
 N = 240
 LABELS = [str(k * 7 % 3) for k in range(N)]
@@ -115,6 +116,49 @@ def test_planted_shortcut_alarms_in_its_probe(name: str) -> None:
     effect = probes[name].effect
     assert effect is not None
     assert make_scale(80 / N, Effect(0.9, 0.85, 0.94)).judge_score(effect) == "alarm", probes[name]
+
+
+@pytest.mark.parametrize("seed", [6, 18])
+def test_what_few_patients_have_by_luck_is_no_shortcut(seed: int) -> None:
+    """Of twelve patients nine are told by the size of their twenty files: 75 % of 240 images."""
+    draw = np.random.default_rng(seed)
+    of_patient = draw.permutation(np.arange(12) % 2)
+    sizes = draw.integers(5000, 9000, 12).tolist()
+    patients = [k // 20 for k in range(N)]
+    files = [
+        replace(file, traits=replace(file.traits, size_bytes=sizes[patient]))
+        for file, patient in zip(make_files(), patients, strict=True)
+    ]
+    labels, groups = [str(of_patient[patient]) for patient in patients], [str(k) for k in patients]
+    probes = {probe.name: probe for probe in probe_shortcuts(files, labels, groups, seed)}
+    found, model = probes["file size"].effect, Effect(0.85, 0.8, 0.9)
+    assert found is not None
+    assert found.value == 0.75
+    assert make_scale(0.5, model).judge_score(found) == "quiet"
+    by_image = Effect(0.75, *accuracy_interval(180, N))
+    assert make_scale(0.5, model).judge_score(by_image) == "alarm"
+
+
+def test_baselines_of_few_patients_are_less_sure() -> None:
+    """The same pictures, ten times each: no more is known."""
+    draw = np.random.default_rng(0)
+    thumbnails = draw.integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
+    thumbnails[:, :3] = (60 * (np.arange(24) % 2))[:, None, None, None]
+    thumbnails[:2, :3] = 60 - thumbnails[:2, :3]
+    one, ten = (
+        measure_baselines(
+            thumbnails.repeat(times, axis=0),
+            [str(k % 2) for k in range(24) for _ in range(times)],
+            [f"{k:02}" for k in range(24) for _ in range(times)],
+            seed=0,
+        ).border
+        for times in (1, 10)
+    )
+    assert one is not None
+    assert ten is not None
+    assert 0.7 < one.accuracy == ten.accuracy < 1
+    assert ten.low == pytest.approx(one.low, abs=0.02)
+    assert ten.high == pytest.approx(one.high, abs=0.02)
 
 
 def test_absent_traits_are_not_measured_and_say_why() -> None:

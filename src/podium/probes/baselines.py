@@ -18,7 +18,7 @@ from podium.probes.cross_validation import (
     predict_linear,
 )
 from podium.probes.findings import Effect
-from podium.tasks.classification.metrics import accuracy_interval
+from podium.tasks.classification.metrics import grouped_accuracy_interval
 
 LINEAR_PX = 16
 BORDER_SHARE = 0.1
@@ -26,7 +26,7 @@ BORDER_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy, 0..1, with its exact 95 % interval."""
+    """Accuracy, 0..1, with its 95 % interval, by groups."""
 
     accuracy: float
     low: float
@@ -83,11 +83,14 @@ def measure_baselines(
     if not count:
         return Baselines(majority, 0, None, None, sample.floor, "")
     few = thumbnails[sample.rows]
-    hits = [
-        int((predict_linear(features, sample.codes, sample.folds) == sample.codes).sum())
+    rights = [
+        predict_linear(features, sample.codes, sample.folds) == sample.codes
         for features in (_small(few), _border(few))
     ]
-    linear, border = (Baseline(n / count, *accuracy_interval(n, count)) for n in hits)
+    linear, border = (
+        Baseline(float(right.mean()), *grouped_accuracy_interval(right, sample.groups))
+        for right in rights
+    )
     return Baselines(majority, count, linear, border, sample.floor, sample.left_out)
 
 

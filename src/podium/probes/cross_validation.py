@@ -37,6 +37,7 @@ class Sample:
         rows: positions of its images, sorted; none where fewer than two classes can be asked about.
         codes: class number of each.
         folds: of each.
+        groups: of each, its group_id.
         floor: the commonest class's share, of all images of the classes that are asked about.
         left_out: in words, how many images of which classes are not; "" where all are.
     """
@@ -44,6 +45,7 @@ class Sample:
     rows: Codes
     codes: Codes
     folds: Codes
+    groups: Sequence[str]
     floor: float
     left_out: str
 
@@ -61,11 +63,13 @@ def draw_sample(labels: Sequence[str], group_ids: Sequence[str], seed: int) -> S
     groups = np.unique(np.asarray(group_ids), return_inverse=True)[1]
     rows = find_foldable(codes, groups)
     if not len(rows):
-        return Sample(rows, rows, rows, float(np.bincount(codes).max() / len(codes)), "")
+        return Sample(rows, rows, rows, [], float(np.bincount(codes).max() / len(codes)), "")
     floor = float(np.bincount(codes[rows]).max() / len(rows))
     left_out = describe_left_out(codes, rows)
     rows = rows[thin(codes[rows], groups[rows], seed)]
-    return Sample(rows, codes[rows], make_folds(codes[rows], groups[rows], seed), floor, left_out)
+    folds = make_folds(codes[rows], groups[rows], seed)
+    names = [group_ids[row] for row in rows]
+    return Sample(rows, codes[rows], folds, names, floor, left_out)
 
 
 def describe_left_out(codes: Codes, rows: Codes) -> str:

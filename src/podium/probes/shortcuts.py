@@ -31,7 +31,7 @@ from podium.probes.cross_validation import (
     thin,
 )
 from podium.probes.findings import Effect
-from podium.tasks.classification.metrics import accuracy_interval
+from podium.tasks.classification.metrics import grouped_accuracy_interval
 
 BORDER, DRIFT = "border", "drift of simple statistics"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -160,8 +160,8 @@ def _run(name: str, features: Features | None, sample: Sample) -> Probe:
         return Probe(name, None, sample.floor, len(codes), _ABSENT[name])
     if (features == features[0]).all():
         return Probe(name, None, sample.floor, len(codes), "the same for all training images")
-    hits = int((predict_by_tree(features, codes, sample.folds) == codes).sum())
-    effect = Effect(hits / len(codes), *accuracy_interval(hits, len(codes)))
+    right = predict_by_tree(features, codes, sample.folds) == codes
+    effect = Effect(float(right.mean()), *grouped_accuracy_interval(right, sample.groups))
     return Probe(name, effect, sample.floor, len(codes), sample.left_out)
 
 

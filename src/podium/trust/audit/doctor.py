@@ -28,7 +28,7 @@ from podium.probes.findings import (
 )
 from podium.probes.shortcuts import BORDER, DRIFT, Probe
 from podium.runtime import derive_seed
-from podium.tasks.classification.metrics import accuracy_interval
+from podium.tasks.classification.metrics import grouped_accuracy_interval
 from podium.trust.audit.labels import explain_candidates, find_candidates
 from podium.trust.audit.masks import Mask, make_masks
 from podium.trust.audit.occlusion import (
@@ -111,8 +111,8 @@ def audit(case: Case) -> Audit:
     """Run all checks."""
     train = case.rows[case.rows["source"] == TRAIN].reset_index(drop=True)
     answers = case.probabilities.argmax(axis=1)
-    hits = int((answers == case.targets).sum())
-    model = Effect(hits / len(answers), *accuracy_interval(hits, len(answers)))
+    right, groups = answers == case.targets, train["group_id"].iloc[case.val_rows].tolist()
+    model = Effect(float(right.mean()), *grouped_accuracy_interval(right, groups))
     majority = float(np.bincount(case.targets).max() / len(answers))
     scale = make_scale(majority, model)
     val_ids = train["image_id"].iloc[case.val_rows].tolist()

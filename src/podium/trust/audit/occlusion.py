@@ -17,7 +17,7 @@ import numpy.typing as npt
 from podium.data.decode import RGB
 from podium.probes.baselines import BORDER_SHARE
 from podium.probes.findings import ALARM_SHARE, Effect, Finding, Scale
-from podium.tasks.classification.metrics import accuracy_interval
+from podium.tasks.classification.metrics import grouped_accuracy_interval
 from podium.tasks.evidence import Evidence, gain_interval
 from podium.trust.audit.masks import Mask, failure_rate
 
@@ -60,7 +60,8 @@ def check_occlusion(
     """
     everything = np.arange(len(subject.images))
     hits = answer(subject.images, everything) == subject.targets
-    border = _score(answer(keep_border(subject.images), everything) == subject.targets)
+    right = answer(keep_border(subject.images), everything) == subject.targets
+    border = Effect(float(right.mean()), *grouped_accuracy_interval(right, subject.groups))
     severity = scale.judge_score(border)
     alarm_at = scale.reaches(ALARM_SHARE)
     findings = [
@@ -217,10 +218,6 @@ def _paint(images: RGB, where: npt.NDArray[np.bool_]) -> RGB:
     painted = images.copy()
     painted[:, where] = np.rint(images.mean(axis=(0, 1, 2))).astype(np.uint8)
     return painted
-
-
-def _score(hits: npt.NDArray[np.bool_]) -> Effect:
-    return Effect(float(hits.mean()), *accuracy_interval(int(hits.sum()), len(hits)))
 
 
 def _measure_loss(
