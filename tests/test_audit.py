@@ -248,6 +248,23 @@ def test_drift_of_embeddings() -> None:
     assert measure_drift(rows.head(152), seen[:152], seed=0).severity == "not measured"
 
 
+def test_bursts_are_no_drift_of_embeddings() -> None:
+    """Of one distribution, and all of a burst alike: by image, the AUC is 1."""
+    rows = make_rows(320, 160)
+    bursts = np.repeat(np.arange(60), 8)
+    draw = np.random.default_rng(0)
+    seen = (draw.normal(size=(60, 64))[bursts] + draw.normal(0, 0.1, (480, 64))).astype(np.float32)
+    assert measure_drift(rows, seen, seed=0).severity == "alarm"
+    grouped = rows.assign(group_id=[f"burst {k:02}" for k in bursts])
+    assert measure_drift(grouped, seen, seed=0).severity == "quiet"
+    seen[320:, :5] += 3
+    assert measure_drift(grouped, seen, seed=0).severity == "alarm"
+    few = grouped.tail(320).reset_index(drop=True)
+    few.loc[160:, "group_id"] = "one"
+    told = measure_drift(few, seen[160:], seed=0)
+    assert (told.severity, told.sentence) == ("not measured", "fewer than ten groups of a kind")
+
+
 def test_border_alarm_is_in_plain_words() -> None:
     model = Effect(0.997, 0.99, 0.999)
     probe = Probe(BORDER, Effect(0.986, 0.976, 0.993), 0.363, 882)

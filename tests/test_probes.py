@@ -239,6 +239,39 @@ def test_drift_is_found_and_quiet_without() -> None:
     assert probe_drift(files, files[:5], seed=0).note == "fewer than ten images of a kind"
 
 
+def test_bursts_are_no_drift() -> None:
+    """40 training and 20 test bursts of 8 photos from one place: whoever learns from a part of a
+    burst knows the rest of it."""
+    draw = np.random.default_rng(0)
+    bursts = np.repeat(np.arange(60), 8)
+    colours = draw.uniform(80, 160, (60, 3))[bursts] + draw.normal(0, 0.1, (480, 3))
+    sizes = draw.integers(90, 110, 60)[bursts].tolist()
+    files = [
+        replace(file, mean_rgb=tuple(colour), width=size)
+        for file, colour, size in zip(make_files() * 2, colours.tolist(), sizes, strict=True)
+    ]
+    groups = [f"burst {k}" for k in bursts]
+    found = probe_drift(files[:320], files[320:], 0, groups)
+    assert found.effect is not None
+    assert Scale(0.5, 1.0).judge_score(found.effect) == "quiet"
+    by_image = probe_drift(files[:320], files[320:], 0).effect
+    assert by_image is not None
+    assert found.effect.high - found.effect.low > 1.5 * (by_image.high - by_image.low)
+    brighter = [replace(f, mean_rgb=tuple(v + 60 for v in f.mean_rgb)) for f in files[320:]]
+    other = probe_drift(files[:320], brighter, 0, groups)
+    assert other.effect is not None
+    assert Scale(0.5, 1.0).judge_score(other.effect) == "alarm"
+    few = probe_drift(files[:320], files[320:], 0, [*groups[:320], *(["one", "two"] * 80)])
+    assert (few.effect, few.note) == (None, "fewer than ten groups of a kind")
+
+
+def test_drift_of_single_images_is_by_delong_whatever_their_names() -> None:
+    files = make_files()
+    names = [f"{k * 7919 % N:03}" for k in range(N)]
+    alone = probe_drift(files[:160], files[160:], 0)
+    assert probe_drift(files[:160], files[160:], 0, names) == alone
+
+
 def test_probe_table_comes_back() -> None:
     probes = [
         *probe_shortcuts(make_files(), LABELS, GROUPS, 0),

@@ -19,17 +19,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from podium.data.file_traits import FileTraits
-from podium.probes.auc import measure_auc
 from podium.probes.cross_validation import (
     NOT_FOLDABLE,
     Features,
     Sample,
     draw_sample,
-    make_folds,
     predict_by_tree,
-    score_linear,
     thin,
 )
+from podium.probes.drift import TOO_FEW_GROUPS, measure_drift_auc
 from podium.probes.findings import Effect
 from podium.tasks.classification.metrics import grouped_accuracy_interval
 
@@ -101,9 +99,20 @@ def probe_shortcuts(
     return [_run(name, read(few), sample) for name, read in _PROBES.items()]
 
 
-def probe_drift(train: Sequence[SeenFile], test: Sequence[SeenFile], seed: int) -> Probe:
+def probe_drift(
+    train: Sequence[SeenFile],
+    test: Sequence[SeenFile],
+    seed: int,
+    group_ids: Sequence[str] | None = None,
+) -> Probe:
     """How well a linear model tells test images from training images by simple statistics: size in
-    px and in bytes, encoding, mean colour."""
+    px and in bytes, encoding, mean colour.
+
+    Args:
+        train, test: files of both.
+        seed: of the folds, and of which images count where there are very many.
+        group_ids: of train, then of test; None: each image is its own group.
+    """
     is_test = np.repeat([0, 1], [len(train), len(test)])
     if min(len(train), len(test)) < 10:
         return Probe(DRIFT, None, 0.5, len(is_test), "fewer than ten images of a kind", "auc")
@@ -113,10 +122,10 @@ def probe_drift(train: Sequence[SeenFile], test: Sequence[SeenFile], seed: int) 
     features = np.column_stack(
         [_read_colours(few), _read_sizes(few), _read_encoding(few), np.log(_read_bytes(few))]
     )
-    kinds = is_test[rows]
-    folds = make_folds(kinds, np.arange(len(rows)), seed)
-    scores = score_linear(features, kinds, folds, _DRIFT_COMPONENTS)
-    return Probe(DRIFT, measure_auc(scores, kinds == 1), 0.5, len(rows), measure="auc")
+    groups = [str(row) if group_ids is None else group_ids[row] for row in rows]
+    effect = measure_drift_auc(features, is_test[rows], groups, _DRIFT_COMPONENTS, seed)
+    note = "" if effect else TOO_FEW_GROUPS
+    return Probe(DRIFT, effect, 0.5, len(rows), note, "auc")
 
 
 def make_probe_table(probes: Sequence[Probe]) -> pd.DataFrame:

@@ -240,7 +240,9 @@ def _probe(
     border = Probe(BORDER, effect, baselines.floor, baselines.n_images, note)
     labels, groups = train["label"].tolist(), train["group_id"].tolist()
     shortcuts = probe_shortcuts(files[TRAIN], labels, groups, seed)
-    return [border, *shortcuts, probe_drift(files[TRAIN], files[TEST], seed)]
+    group_of = dict(zip(manifest["image_id"], manifest["group_id"], strict=True))
+    together = [group_of[file.name] for file in (*files[TRAIN], *files[TEST])]
+    return [border, *shortcuts, probe_drift(files[TRAIN], files[TEST], seed, together)]
 
 
 def _explain_probes(probes: Sequence[Probe]) -> list[str]:

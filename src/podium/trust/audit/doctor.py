@@ -16,8 +16,8 @@ import pandas as pd
 from podium.data.decode import RGB
 from podium.data.image_cache import Images
 from podium.data.listing import TEST, TRAIN
-from podium.probes.auc import measure_auc
-from podium.probes.cross_validation import make_folds, score_linear, thin
+from podium.probes.cross_validation import thin
+from podium.probes.drift import TOO_FEW_GROUPS, measure_drift_auc
 from podium.probes.findings import (
     ALARM_SHARE,
     Effect,
@@ -158,10 +158,11 @@ def measure_drift(rows: pd.DataFrame, embeddings: npt.NDArray[np.float32], seed:
     if min(int(is_test.sum()), int((1 - is_test).sum())) < _LEAST_FOR_DRIFT:
         return Finding(check, "not measured", f"fewer than {_LEAST_FOR_DRIFT} images of a kind")
     used = thin(is_test, np.arange(len(is_test)), seed)
-    kinds = is_test[used]
-    folds = make_folds(kinds, np.arange(len(used)), seed)
-    scores = score_linear(embeddings[used].astype(np.float64), kinds, folds, _DRIFT_COMPONENTS)
-    return _explain_drift(check, measure_auc(scores, kinds == 1), "by what a net sees in them")
+    seen, groups = embeddings[used].astype(np.float64), rows["group_id"].iloc[used].tolist()
+    effect = measure_drift_auc(seen, is_test[used], groups, _DRIFT_COMPONENTS, seed)
+    if effect is None:
+        return Finding(check, "not measured", TOO_FEW_GROUPS)
+    return _explain_drift(check, effect, "by what a net sees in them")
 
 
 def _explain_drift(check: str, effect: Effect, how: str) -> Finding:
