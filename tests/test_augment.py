@@ -229,14 +229,19 @@ def test_a_preset_with_a_mistake_is_one_line(entry: dict[str, Any], said: str) -
 def test_a_preset_that_changes_size_or_type_is_one_line(
     monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any], said: str
 ) -> None:
+    assert said in str(refuse(monkeypatch, entry))
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any]) -> PodiumError:
+    """What is said, in one line, when a preset of this transform alone augments."""
     monkeypatch.setattr(presets, "_read_presets", lambda: {"mine": [entry]})
     augment = make_augment("mine", "none", 0)
     assert augment
     with pytest.raises(PodiumError) as caught:
         draws(augment)
     assert str(caught.value).startswith("augment_presets.yaml: mine: ")
-    assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -256,17 +261,10 @@ def test_a_transform_that_fails_on_a_picture_is_one_line(
     monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any], said: str
 ) -> None:
     """It was built without a complaint: only a picture shows that it cannot be used."""
-    monkeypatch.setattr(presets, "_read_presets", lambda: {"mine": [entry]})
-    augment = make_augment("mine", "none", 0)
-    assert augment
-    with pytest.raises(PodiumError) as caught:
-        augment(PICTURE, 1, "a", 0)
-    line = str(caught.value)
-    assert line.startswith(f"augment_presets.yaml: mine: {said}")
-    assert "\n" not in line
-    cause = caught.value.__cause__
-    assert cause is not None
-    assert line.endswith(" ".join(str(cause).split()))
+    error = refuse(monkeypatch, entry)
+    assert str(error).startswith(f"augment_presets.yaml: mine: {said}")
+    assert error.__cause__ is not None
+    assert str(error).endswith(" ".join(str(error.__cause__).split()))
 
 
 def test_lack_of_memory_is_not_the_presets_fault() -> None:
