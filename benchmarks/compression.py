@@ -4,12 +4,12 @@ In: the embedded competition with 2,000 clean test labels, and the real gesture 
 repository (skipped with a word where it is missing). A fresh clone of HEAD is trained with default
 params, or a trained one is given. Out: a Markdown table on stdout, with --write also in
 docs/compression.md: every net, precision and format, the ways to int8 that were tried, and the linear
-model of thumbnails for scale. The newest rows of each set are kept in .podium/tables with their
+model of thumbnails for scale. The newest rows of each set are kept under benchmarks/measured with their
 commit, so that sets can be measured one by one.
 
-Embedded: all test images. Gesture: the val images of fold 0, which picked the best epoch, but no
-candidate; all views of `evaluate.tta`, as what ships answers. Points are of the primary metric
-against the trained net, with a paired 95 % interval.
+Embedded: all test images. Gesture: the val images of fold 0, which picked no candidate; all views of
+`evaluate.tta`, as what ships answers. Points are of the primary metric against the trained net, with a
+paired 95 % interval.
 Latency is one view of one image, pixels to outputs, one thread; the ratio is against the trained net
 in float32 in the faster runtime: medians, the two in turn, with nothing else in the caches.
 

@@ -5,8 +5,11 @@ the repository (skipped with a word where they are missing). For each of them a 
 trained with default params on small pictures (96 px, the real sets 64), then once for each trick with
 this one changed. `unseen`, an embedded competition of another seed, has the defaults as they are. Out: a
 Markdown table on stdout, a row for each trick, a column for each competition; with --write also in
-docs/accuracy.md, after every training. Some hours on two cores for all of it; what the same code has
-trained is kept in .podium/ladder, so that a stopped ladder goes on where it was, and its table grows.
+docs/accuracy.md, after every training. Some hours on two cores for all of it, so what was trained is
+kept under benchmarks/measured, which git has: a stopped ladder goes on where it was, on any machine of
+the same class of CPUs. Where code or default params have changed since, the default is trained first:
+what then gives other bytes than the kept one begins its column anew. A trick whose own code has changed
+is trained again by --again.
 
 A trick's points are the percent of images that are answered rightly with it and not without it; the
 interval and the word are those of `podium compare` (docs/compare.md): the same images under both params,
@@ -17,6 +20,7 @@ images teach and half of them judge, which leaves something to gain.
 
     make ladder
     python benchmarks/ladder.py --only embedded --tricks EMA views --write
+    python benchmarks/ladder.py --tricks focal --again --write
 """
 
 from __future__ import annotations
@@ -25,18 +29,28 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from clones import ROOT, fresh_clone, hash_tracked, load_metrics, run, set_params, write_table
-from eda_speed import cpu_model
+from clones import (
+    ROOT,
+    fresh_clone,
+    hash_tracked,
+    keep,
+    load_kept,
+    load_metrics,
+    read_commit,
+    run,
+    set_params,
+    write_table,
+)
 from ruamel.yaml import YAML
 
-from podium.files import write_json
 from podium.intake.demo.score import load_truth
+from podium.runtime import cpu_class
 from podium.tasks.answers import load_answers
 from podium.tasks.table import make_data_task
 from podium.trust.compare import Comparison, Side, compare
@@ -149,35 +163,60 @@ NOT_FOR = {
 WITHOUT_COMPRESSION = {"compress.precisions": ["float32"], "compress.formats": ["paddle"]}
 DEFAULT = "default"
 WORDS = {"better": "**better**", "worse": "**worse**", "noise": "noise"}
-KEPT = ROOT / ".podium" / "ladder"
 DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one training: what it says of each image, in the order of their ids, and what it cost.
+    """Of one training: what came out for each image, and what it cost.
 
     Attributes:
-        classes: names.
-        labels, targets: numbers of the classes answered, and of the true ones.
-        groups: images of one group are drawn together.
+        right: a 1 for each image that was answered rightly, else a 0, in the order of the groups.
         seconds: of all cores, for `STAGES`.
+        params: what was trained with instead of the default's.
+        commit: of the code.
     """
 
-    classes: list[str]
-    labels: list[int]
-    targets: list[int]
-    groups: list[str]
+    right: str
     seconds: float
+    params: dict[str, Any]
+    commit: str
 
-    def gain_over(self, base: Result) -> Comparison:
-        """How much better this one is, by accuracy."""
-        task = make_data_task("classification", classes=tuple(self.classes), ordinal=False)
-        sides = (self._side(base.labels), self._side(self.labels))
-        return compare(task, *sides, np.array(self.targets), self.groups, DRAWS, seed=0)
 
-    def _side(self, labels: list[int]) -> Side:
-        return Side(np.eye(len(self.classes))[labels], np.array(labels))
+@dataclass
+class Column:
+    """One competition on one class of CPUs, as it is kept.
+
+    Attributes:
+        code: what decides the bits of a training, hashed.
+        answers: the default's probabilities, hashed: code that gives the same leaves all rows valid.
+        groups: a number for each image; those of one group are drawn together.
+        results: by trick.
+    """
+
+    code: str = ""
+    answers: str = ""
+    groups: list[int] = field(default_factory=list)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name: str) -> Column:
+        """As `save` left it; empty where it never was."""
+        kept = load_kept(name)
+        results = kept.pop("results", {})
+        return cls(**kept, results={trick: Result(**one) for trick, one in results.items()})
+
+    def save(self, name: str) -> None:
+        """Replace what is kept by that name."""
+        keep(name, asdict(self))
+
+    def compare(self, before: Result, after: Result) -> Comparison:
+        """How much better `after` is, by accuracy."""
+        task = make_data_task("classification", classes=("wrong", "right"), ordinal=False)
+        labels = [np.array([int(digit) for digit in side.right]) for side in (before, after)]
+        sides = (Side(np.eye(2)[labels[0]], labels[0]), Side(np.eye(2)[labels[1]], labels[1]))
+        targets = np.ones(len(self.groups), int)
+        return compare(task, *sides, targets, self.groups, DRAWS, seed=0)
 
 
 class Ladder:
@@ -186,18 +225,24 @@ class Ladder:
     Args:
         name: of the competition.
         tricks: those to train; empty: all.
+        again: train these tricks even if they are known.
     """
 
-    def __init__(self, name: str, tricks: Sequence[str]) -> None:
+    def __init__(self, name: str, tricks: Sequence[str], again: bool = False) -> None:
         self._name = name
         self._is_demo = name in ("embedded", "unseen")
         self._with = WITH if self._is_demo else WITH_ON_REAL
         self._tricks = tricks or (TRICKS_UNSEEN if name == "unseen" else [*WITHOUT, *self._with])
-        params = YAML(typ="safe").load(run(ROOT, "git", "show", "HEAD:params.yaml"))
-        del params["compress"], params["competition"]  # the one is not used, the other replaced
-        self._key = [hash_tracked(*CODE), params, OWN_PARAMS[name]]
-        self._spent: dict[str, float] = {}  # CPU s of a stage, by what it was made of
+        self._again = tuple(tricks) if again else ()
+        self._kept_as = f"ladder-{name}-{cpu_class().replace('/', '-')}"
+        self._column = Column.load(self._kept_as)
         self._cells: dict[str, str] = {}  # by trick; two thousand draws each
+        self._spent: dict[str, float] = {}  # CPU s of a stage, by what it was made of
+
+    @property
+    def commits(self) -> list[str]:
+        """Of the code that trained what is known, sorted."""
+        return sorted({result.commit for result in self._column.results.values()})
 
     def climb(self) -> Iterator[str]:
         """Train what is not known yet; yields the name of each."""
@@ -205,14 +250,39 @@ class Ladder:
             run(clone, "podium", "init", *COMPETITIONS[self._name])
             set_params(clone, {**OWN_PARAMS[self._name], **WITHOUT_COMPRESSION})
             untouched = (clone / "params.yaml").read_text(encoding="utf-8")
-            for trick in self._wanted():
-                params = self._params(trick)
-                if self._kept(params).exists():
+            code, commit = self._hash_code(), read_commit()
+            for trick in dict.fromkeys(self._wanted()):
+                if self._column.code == code and self._is_known(trick):
                     continue
                 (clone / "params.yaml").write_text(untouched, encoding="utf-8")
-                set_params(clone, params)
-                write_json(self._kept(params), asdict(self._measure(clone)))
+                set_params(clone, self._params(trick))
+                result = self._measure(clone, trick, commit)
+                if trick == DEFAULT:
+                    self._begin(clone, code)
+                self._column.results[trick] = result
+                self._column.save(self._kept_as)
+                self._cells.clear()
                 yield trick
+
+    def _hash_code(self) -> str:
+        """Of what decides the bits of a training."""
+        params = YAML(typ="safe").load(run(ROOT, "git", "show", "HEAD:params.yaml"))
+        del params["compress"], params["competition"]  # the one is not used, the other replaced
+        text = json.dumps([hash_tracked(*CODE), params, OWN_PARAMS[self._name]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _is_known(self, trick: str) -> bool:
+        result = self._column.results.get(trick)
+        return (
+            result is not None and result.params == self._params(trick) and trick not in self._again
+        )
+
+    def _begin(self, clone: Path, code: str) -> None:
+        """The clone holds the default's answers: what is known stays if they are the kept ones."""
+        answers = self._hash_answers(clone)
+        if answers != self._column.answers:
+            self._column = Column(answers=answers, groups=self._number_groups(clone))
+        self._column.code = code
 
     def _wanted(self) -> Iterator[str]:
         """The default; then each trick, a base before what stands on it."""
@@ -228,56 +298,63 @@ class Ladder:
 
     def cell(self, trick: str) -> str:
         """What is known of it, whoever asked for it; "" where nothing is."""
-        if trick not in self._cells and (result := self._load(trick)):
-            self._cells[trick] = self._describe(trick, result)
-        return self._cells.get(trick, "")
+        if trick not in self._cells:
+            self._cells[trick] = self._describe(trick)
+        return self._cells[trick]
 
-    def _describe(self, trick: str, result: Result) -> str:
-        if trick == DEFAULT:
-            accuracy = 100 * np.equal(result.labels, result.targets).mean()
-            return f"{accuracy:.1f} % of {len(result.targets)}; {result.seconds:.0f} s"
-        base = self._load("all layers" if trick in ON_ALL_LAYERS else DEFAULT)
-        if base is None:
+    def _describe(self, trick: str) -> str:
+        result = self._column.results.get(trick)
+        base = self._column.results.get("all layers" if trick in ON_ALL_LAYERS else DEFAULT)
+        if result is None or base is None:
             return ""
+        if trick == DEFAULT:
+            accuracy = 100 * result.right.count("1") / len(result.right)
+            return f"{accuracy:.1f} % of {len(result.right)}; {result.seconds:.0f} s"
         # What a trick is worth is what is lost without it.
         before, after = (result, base) if trick in WITHOUT else (base, result)
-        found = after.gain_over(before)
+        found = self._column.compare(before, after)
         points = [100 * getattr(found.primary, key) for key in ("difference", "low", "high")]
         return (
             f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}) {WORDS[found.word]}; "
             f"{result.seconds:.0f} s"
         )
 
-    def _kept(self, params: Mapping[str, Any]) -> Path:
-        text = json.dumps([self._key, self._name, params], sort_keys=True)
-        return KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-    def _load(self, trick: str) -> Result | None:
-        kept = self._kept(self._params(trick))
-        return Result(**json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else None
-
-    def _measure(self, clone: Path) -> Result:
+    def _measure(self, clone: Path, trick: str, commit: str) -> Result:
         """Train with the clone's params and judge by what may be looked at."""
         stages = STAGES if self._is_demo else STAGES[:-1]
         for stage in stages:
             (clone / f"metrics/measured/{stage}.json").unlink(missing_ok=True)
         run(clone, "dvc", "repro", "--quiet", stages[-1])
-        seconds = sum(self._seconds(clone, stage) for stage in stages)
-        manifest = pd.read_csv(clone / "data/manifest.csv", dtype=str, keep_default_na=False)
-        manifest = manifest.set_index("image_id")
-        part = "test" if self._is_demo else "val"
-        values = pd.read_csv(clone / f"predictions/{part}.csv", index_col="image_id")
-        values = values.filter(like="p_")
+        values = pd.read_csv(self._answers(clone), index_col="image_id").filter(like="p_")
         decoded = load_answers(clone / "predictions/decoder.json").apply(values.to_numpy())
-        classes = values.columns.str.removeprefix("p_").tolist()
-        rows = manifest.loc[values.index]
+        labels = values.columns.str.removeprefix("p_")[decoded.argmax(axis=1)]
+        rows = self._load_rows(clone)
         if self._is_demo:
             truth = rows["listed_id"].map(load_truth(clone / "data/raw"))
         else:
             truth = rows["label"]
-        targets = [classes.index(name) for name in truth]
-        labels = decoded.argmax(axis=1).tolist()
-        return Result(classes, labels, targets, rows["group_id"].tolist(), seconds)
+        return Result(
+            right="".join("1" if yes else "0" for yes in labels == truth.to_numpy()),
+            seconds=round(sum(self._seconds(clone, stage) for stage in stages), 1),
+            params=dict(self._params(trick)),
+            commit=commit,
+        )
+
+    def _answers(self, clone: Path) -> Path:
+        return clone / f"predictions/{'test' if self._is_demo else 'val'}.csv"
+
+    def _hash_answers(self, clone: Path) -> str:
+        return hashlib.sha256(self._answers(clone).read_bytes()).hexdigest()
+
+    def _load_rows(self, clone: Path) -> pd.DataFrame:
+        """The manifest's rows of the answers, in their order."""
+        manifest = pd.read_csv(clone / "data/manifest.csv", dtype=str, keep_default_na=False)
+        order = pd.read_csv(self._answers(clone), usecols=["image_id"])["image_id"]
+        return manifest.set_index("image_id").loc[order]
+
+    def _number_groups(self, clone: Path) -> list[int]:
+        numbers, _ = pd.factorize(self._load_rows(clone)["group_id"])
+        return [int(number) for number in numbers]
 
     def _seconds(self, clone: Path, stage: str) -> float:
         """What the stage cost when it last ran with what it has now: DVC may have restored it."""
@@ -291,9 +368,11 @@ class Ladder:
 
 def make_table(ladders: Mapping[str, Ladder]) -> str:
     """Markdown: all that is known."""
-    commit = run(ROOT, "git", "log", "-1", "--format=%h", "--", *CODE, "params.yaml").strip()
+    commits = ", ".join(
+        sorted({commit for ladder in ladders.values() for commit in ladder.commits})
+    )
     lines = [
-        f"One training each, seed 0, 2 processes on {cpu_model()}; code of commit {commit}.\n",
+        f"One training each, seed 0, 2 processes on {cpu_class()}; code of commit {commits}.\n",
         f"| what | taken out or set by | {' | '.join(ladders)} |",
         f"|---|---|{'---|' * len(ladders)}",
     ]
@@ -321,9 +400,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=COMPETITIONS, help="some competitions")
     parser.add_argument("--tricks", nargs="+", default=[], choices=[*WITHOUT, *WITH])
+    parser.add_argument("--again", action="store_true", help="train the named tricks even if known")
     parser.add_argument("--write", action="store_true", help="put the table into docs/accuracy.md")
     arguments = parser.parse_args()
-    ladders = {name: Ladder(name, arguments.tricks) for name in COMPETITIONS}
+    ladders = {name: Ladder(name, arguments.tricks, arguments.again) for name in COMPETITIONS}
     for name, ladder in ladders.items():
         if arguments.only and name not in arguments.only:
             continue

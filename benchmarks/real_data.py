@@ -3,8 +3,9 @@
 In: shared/data beside the repository (skipped with a word where it is missing). For each
 competition a fresh clone of HEAD is made, `podium init` brings the files in, and one `dvc repro` with
 `split.val_fold: all` trains a model per fold and hands in their mean. Out: a Markdown table on stdout,
-and with --write also in docs/results.md. What the same code has measured is kept in .podium/real_data:
-competitions can be run one by one, and stand in one table.
+and with --write also in docs/results.md. The newest row of each competition is kept under
+benchmarks/measured with its commit and CPU, so that they can be run one by one and stand in one table;
+it is not measured again by the same code.
 
     make check-real
     python benchmarks/real_data.py --only lemon --head
@@ -22,10 +23,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clones import ROOT, fresh_clone, hash_tracked, load_metrics, run, set_params, write_table
+from clones import (
+    ROOT,
+    fresh_clone,
+    hash_tracked,
+    keep,
+    load_kept,
+    load_metrics,
+    read_commit,
+    run,
+    set_params,
+    write_table,
+)
 from eda_speed import cpu_model
-
-from podium.files import write_text
 
 DATA = ROOT.parent / "shared" / "data"
 COMPETITIONS = {
@@ -83,17 +93,18 @@ def _describe_audit(clone: Path) -> str:
     return f"{said}; {found['n_near_duplicate_groups']} groups of twins; {sum(seconds):.0f} s"
 
 
-def measure_once(name: str, source: Path, params: Mapping[str, Any]) -> str:
-    """The row, or what it was when this code was last measured with these params."""
-    made_of = [hash_tracked(*CODE), name, params]
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-    kept = ROOT / ".podium/real_data" / f"{key[:16]}.txt"
-    if not kept.exists():
-        with fresh_clone(name) as clone:
-            row = measure(name, source, clone, params)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(kept, row)
-    return kept.read_text(encoding="utf-8")
+def hash_code(params: Mapping[str, Any]) -> str:
+    """Of what decides a row."""
+    text = json.dumps([hash_tracked(*CODE), params], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_table(kept: Mapping[str, Mapping[str, str]], what: str, judged: str) -> str:
+    """The newest row of each competition, and where they come from."""
+    found = {name: kept[name] for name in COMPETITIONS if name in kept}
+    origins = "; ".join(f"{name}: {one['commit']}, {one['cpu']}" for name, one in found.items())
+    lead = f"{what}. Commit and CPU: {origins}.\n"
+    return "\n".join([lead, HEADER.format(judged=judged), *(one["row"] for one in found.values())])
 
 
 def main() -> None:
@@ -108,25 +119,30 @@ def main() -> None:
         **({} if arguments.fold else {"split.val_fold": "all"}),
         **(HEAD if arguments.head else {}),
     }
-    rows = []
+    table_name = "real data"
+    table_name += ", head" if arguments.head else ""
+    table_name += ", fold 0" if arguments.fold else ""
+    kept_as = table_name.replace(",", "").replace(" ", "_")
+    kept = load_kept(kept_as)
+    code, commit = hash_code(params), read_commit()
     for name, source in COMPETITIONS.items():
         if arguments.only and name not in arguments.only:
             continue
         if not source.exists():
             print(f"skipped {name}: {source.relative_to(ROOT.parent)} is not beside the repository")
             continue
-        rows.append(measure_once(name, source, params))
-        print(rows[-1], flush=True)
-    if not rows:
-        return
-    title = "A linear head on frozen features" if arguments.head else "Default params"
+        if kept.get(name, {}).get("code") != code:
+            with fresh_clone(name) as clone:
+                row = measure(name, source, clone, params)
+            kept[name] = {"row": row, "code": code, "commit": commit, "cpu": cpu_model()}
+            keep(kept_as, kept)
+        print(kept[name]["row"], flush=True)
+    what = "A linear head on frozen features" if arguments.head else "Default params"
     judged = "accuracy on the val images of fold 0" if arguments.fold else "5-fold OOF accuracy"
-    lines = [f"{title}, {cpu_model()}.\n", HEADER.format(judged=judged), *rows]
-    table = "\n".join(lines)
+    table = make_table(kept, what, judged)
     print(table)
     if arguments.write:
-        name = "real data, head" if arguments.head else "real data"
-        write_table(f"{name}, fold 0" if arguments.fold else name, table)
+        write_table(table_name, table)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 In: a folder that `podium run` has trained in (models/, data/), of any competition; of the embedded
 one with as many test images as you like (`podium init --demo --demo-test 2000`). Out: a Markdown
 table on stdout, with --write also in docs/compression_nets.md. The newest row of each set and net is
-kept in .podium/tables with its commit, so that nets can be measured one by one. Embedded: judged on
-all test images, whose labels can be computed; else: on the val images of fold 0, which nothing here
-has learned from.
+kept under benchmarks/measured with its commit, so that nets can be measured one by one. Embedded:
+judged on all test images, whose labels can be computed; else: on the val images of fold 0, which
+nothing here has learned from.
 
 Points: percent of images answered rightly, against the parent, with a paired 95 % interval
 (bootstrap over the images). "as the parent" is the percent of images with the parent's answer.

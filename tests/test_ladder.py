@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from podium.files import write_json
 from podium.params import load_params
 from podium.schema import AllParams, check_rules
 from tests.competition import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import clones
 import ladder
 from clones import set_params
 
@@ -41,22 +41,54 @@ def test_rows_differ_from_the_default() -> None:
         assert not all(same), trick
 
 
-def test_cells_say_what_a_trick_is_worth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def column(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ladder.Ladder:
     """Of 200 images the default answers 40 that it does not without EMA, and 20 less with mixup."""
-    monkeypatch.setattr(ladder, "KEPT", tmp_path)
-    column = ladder.Ladder("embedded", ["EMA", "mixup"])
-    targets = [row % 4 for row in range(200)]
+    monkeypatch.setattr(clones, "MEASURED", tmp_path)
+    found = ladder.Ladder("embedded", [])
     wrong = {"default": 10, "EMA": 50, "mixup": 30}
+    found._column = ladder.Column("code", "answers", list(range(200)))
     for trick, errors in wrong.items():
-        labels = [(t + (row < errors)) % 4 for row, t in enumerate(targets)]
-        groups = [str(row) for row in range(200)]
-        result = ladder.Result(list("abcd"), labels, targets, groups, 7.0)
-        write_json(column._kept(column._params(trick)), asdict(result))
+        right = "0" * errors + "1" * (200 - errors)
+        params = dict(found._params(trick))
+        found._column.results[trick] = ladder.Result(right, 7.0, params, "abc1234")
+    found._column.save(found._kept_as)
+    return ladder.Ladder("embedded", ["EMA", "cutout"])
+
+
+def test_cells_say_what_a_trick_is_worth(column: ladder.Ladder) -> None:
     assert column.cell("default") == "95.0 % of 200; 7 s"
     assert column.cell("EMA").startswith("+20.0 (")
     assert column.cell("EMA").endswith(") **better**; 7 s")
     assert column.cell("mixup").startswith("-10.0 (")
     assert column.cell("mixup").endswith(") **worse**; 7 s")
     assert column.cell("cutout") == ""
-    lines = ladder.make_table({"embedded": column}).splitlines()
-    assert sum(line.startswith(("| it has", "| with")) for line in lines) == 2
+    table = ladder.make_table({"embedded": column})
+    assert sum(line.startswith(("| it has", "| with")) for line in table.splitlines()) == 2
+    assert "commit abc1234" in table
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_rows_outlive_code_that_gives_the_same_bytes(
+    same: bool, column: ladder.Ladder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The default is trained first; then what is known is left alone, if it has the same answers."""
+    trained = []
+
+    def measure(clone: Path, trick: str, commit: str) -> ladder.Result:
+        trained.append(trick)
+        return ladder.Result("1" * 200, 3.0, dict(column._params(trick)), commit)
+
+    monkeypatch.setattr(ladder, "run", lambda *_: "")
+    monkeypatch.setattr(ladder, "fresh_clone", lambda _: contextlib.nullcontext(tmp_path))
+    monkeypatch.setattr(column, "_hash_code", lambda: "other code")
+    monkeypatch.setattr(column, "_hash_answers", lambda _: "answers" if same else "others")
+    monkeypatch.setattr(column, "_number_groups", lambda _: list(range(200)))
+    monkeypatch.setattr(column, "_measure", measure)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    assert list(column.climb()) == (["default", "cutout"] if same else ["default", "EMA", "cutout"])
+    assert (column.cell("mixup") != "") == same
+    trained.clear()
+    assert list(column.climb()) == trained == []
+    column._again = ("cutout",)
+    assert list(column.climb()) == ["cutout"]
