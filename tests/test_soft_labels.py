@@ -212,6 +212,14 @@ def test_all_columns_sum_to_one(recognise: Callable[..., Layout]) -> None:
     assert (found.label_columns, found.classes) == (("cat", "dog"), ("cat", "dog"))
 
 
+def test_all_numbers_sum_to_one(recognise: Callable[..., Layout]) -> None:
+    """Without a sample: `farm` is no label, though it repeats. Flags beside a `label` are none."""
+    found = recognise({"train.csv": f"id,farm,cat,dog\n{ROWS}"}).params
+    assert (found.label_column, found.label_columns) == (None, ("cat", "dog"))
+    flags = recognise({"train.csv": "id,label,old,new\n0,A,1,0\n1,A,0,1\n2,B,1,0\n3,B,0,1\n"})
+    assert (flags.params.label_column, flags.params.label_columns) == ("label", ())
+
+
 def test_a_chosen_label_column_is_taken(recognise: Callable[..., Layout]) -> None:
     tables = {"train.csv": f"id,farm,cat,dog\n{ROWS}", "sample.csv": "id,farm\n9,A\n"}
     found = recognise(tables, label_column="farm").params

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pandas as pd
+
 from podium.data.ids import IdResolver, list_files
 from podium.data.soft_labels import find_likeliest, find_soft_label_problem
 from podium.data.table import PROBE_ROWS, Table, first_row_is_header, read_table
@@ -333,13 +335,16 @@ def _spell_out(label: str) -> str:
 def _find_soft_columns(train: Listing, sample: Listing | None) -> list[str]:
     """The columns of soft labels, [] where labels are hard.
 
-    They are headed as the sample's columns are, or they are all but the ids; and in most rows they
-    sum to 1.
+    They are headed as the sample's columns are, or they are all but the ids, or, where no column is
+    called a label, all that are numbers from 0 to 1; and in most rows they sum to 1.
     """
     if not train.table.has_header:
         return []  # nothing would say which column is which class
     asked = sample.other_columns if sample and sample.table.has_header else []
-    for columns in (asked, train.other_columns):
+    numbers = [name for name in train.other_columns if _may_be_probabilities(train, name)]
+    if any(map(_is_called_label, train.other_columns)):
+        numbers = []
+    for columns in (asked, train.other_columns, numbers):
         if len(columns) < 2 or not {*columns} <= {*train.other_columns}:
             continue
         cells = train.table.frame[columns].itertuples(index=False, name=None)
@@ -347,6 +352,16 @@ def _find_soft_columns(train: Listing, sample: Listing | None) -> list[str]:
         if 2 * problems.count("") > len(problems):
             return columns
     return []
+
+
+def _is_called_label(column: str) -> bool:
+    return column.strip().lower() in _LABEL_WORDS
+
+
+def _may_be_probabilities(train: Listing, column: str) -> bool:
+    """Whether most of its cells are numbers from 0 to 1."""
+    numbers = pd.to_numeric(train.table.frame[column], errors="coerce")
+    return bool(numbers.between(0, 1).mean() > 0.5)
 
 
 def _find_label_column(train: Listing, choice: Choice) -> str:
@@ -362,7 +377,7 @@ def _find_label_column(train: Listing, choice: Choice) -> str:
         return others[0]
     # Ids, row numbers and remarks hardly repeat; a label does.
     candidates = [name for name in others if 2 <= frame[name].nunique() <= len(frame) / 2]
-    named = [name for name in candidates if name.strip().lower() in _LABEL_WORDS]
+    named = list(filter(_is_called_label, candidates))
     if len(named) == 1:
         return named[0]
     if len(candidates) == 1:
