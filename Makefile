@@ -11,7 +11,9 @@ STAMP := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: run test test-slow check lock clean certify bench check-real ladder
+.PHONY: install run test test-slow check lock clean certify bench check-real ladder
+
+install: $(STAMP)  ## the environment alone, in .venv
 
 run: $(STAMP)  ## fresh clone -> submission
 	@$(BIN)/podium run
@@ -47,7 +49,7 @@ check-real: $(STAMP)  ## the real competitions beside the repository, where they
 ladder: $(STAMP)  ## what each trick of training buys (hours)
 	@$(BIN)/python benchmarks/ladder.py --write
 
-clean:  ## what can be made again: says what it frees and asks nothing
+clean:  ## decoded images, logs and caches of tools: says what it freed and asks nothing
 	@if [ -x $(BIN)/podium ]; then $(BIN)/podium clean; else echo "nothing installed, nothing to clean"; fi
 
 lock: $(STAMP)  ## resolve pyproject.toml into requirements.lock (needs a connection)

@@ -22,7 +22,6 @@ MEASURED = ROOT / "benchmarks" / "measured"
 PAGES = tuple(
     ROOT / page
     for page in (
-        "README.md",
         "docs/audit.md",
         "docs/results.md",
         "docs/training.md",

@@ -81,7 +81,9 @@ def test_clean_says_what_it_frees_and_spares_results(
 ) -> None:
     (tmp_path / ".podium/store").mkdir(parents=True)
     (tmp_path / ".podium/store/x.npy").write_bytes(b"x" * 2_000_000)
-    kept = [tmp_path / name for name in ("models/w", "deploy/m", "data/raw/a.jpg", ".dvc/cache/c")]
+    names = ("models/w", "deploy/m", "data/raw/a.jpg", ".dvc/cache/c")
+    waiting = (".podium/checkpoints/x/fold0", ".dvc/tmp/exps/celery/task")
+    kept = [tmp_path / name for name in (*names, *waiting)]
     for path in kept:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x" * 1_000_000)

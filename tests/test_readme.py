@@ -1,4 +1,4 @@
-"""What the README says of params and commands is so."""
+"""What the README and docs/params.md say of params and commands is so."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from podium.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PARAMS = (ROOT / "docs/params.md").read_text(encoding="utf-8")
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -27,7 +28,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_every_param_is_in_the_table() -> None:
-    rows = re.findall(r"^\| `([a-z_.]+)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_.]+)` \|", PARAMS, re.MULTILINE)
     assert rows == list(flatten(read_yaml(ROOT / "params.yaml")))
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import podium
 from podium.commands.no_git import settle_without_git
@@ -65,9 +66,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"podium {podium.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    commands.add_parser("run", help="data if missing, dvc repro, and a table of what came out")
+    _add_command(commands, "run", "data if missing, dvc repro, and a table of what came out")
 
-    init = commands.add_parser("init", help="bring a competition in: a folder, a zip, or --demo")
+    init = _add_command(commands, "init", "bring a competition in: a folder, a zip, or --demo")
     what = init.add_mutually_exclusive_group(required=True)
     what.add_argument("path", nargs="?", type=Path, help="the competition's folder or zip")
     what.add_argument("--demo", action="store_true", help="render the embedded lemon competition")
@@ -82,19 +83,19 @@ def _make_parser() -> argparse.ArgumentParser:
     init.add_argument("--demo-test", type=int, default=200, help="its test photos (200)")
     init.add_argument("--demo-size", type=int, default=160, help="their side in px (160)")
 
-    predict = commands.add_parser("predict", help="class names and probabilities from deploy/")
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predict = _add_command(commands, "predict", "class names and probabilities from deploy/")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files of images")
 
-    score = commands.add_parser("score", help="score a submission to the demo competition")
-    score.add_argument("submission", type=Path)
+    score = _add_command(commands, "score", "score a submission to the demo competition")
+    score.add_argument("submission", type=Path, help="a submission.csv")
 
-    log = commands.add_parser("log-score", help="note a submission's public score; plot them all")
+    log = _add_command(commands, "log-score", "note a submission's public score; plot them all")
     log.add_argument("submission", nargs="?", type=Path, help="the file that was handed in")
     log.add_argument("public", nargs="?", type=float, help="its public score, as 0.981")
     log.add_argument("--at", help="when it was handed in, UTC (now), as 2026-11-26T14:05")
     log.add_argument("--plot", action="store_true", help="draw public against val")
-    compare = commands.add_parser(
-        "compare", help="is run B better than run A, or is that noise? nothing is run again"
+    compare = _add_command(
+        commands, "compare", "is run B better than run A, or is that noise? nothing is run again"
     )
     compare.add_argument(
         "runs",
@@ -106,9 +107,10 @@ def _make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--md", action="store_true", help="Markdown, for a pull request")
     compare.add_argument("--html", type=Path, help="where the page of changed images goes")
     compare.add_argument("--fail-if", choices=["worse"], help="exit with 1 where that is the word")
-    certify = commands.add_parser(
+    certify = _add_command(
+        commands,
         "certify",
-        help="the DAG four times in clean clones, one killed three times, compared by hash",
+        "the DAG four times in clean clones, one killed three times, compared by hash",
     )
     certify.add_argument("--against", type=Path, metavar="CERTIFICATE", help="run once and compare")
     certify.add_argument("--output", type=Path, metavar="FOLDER", help="(.podium/certificate)")
@@ -118,10 +120,21 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     certify.add_argument("--jobs", type=int, default=2, help="runs side by side (2)")
     certify.add_argument("--keep", action="store_true", help="leave the clones and say where")
-    commands.add_parser("doctor", help="check installation, machine and repository, in seconds")
+    _add_command(commands, "doctor", "check installation, machine and repository, in seconds")
 
-    commands.add_parser("check", help="check all of params.yaml")
-    commands.add_parser("clean", help="remove what can be made again, and say what that frees")
+    _add_command(commands, "check", "check all of params.yaml")
+    _add_command(
+        commands,
+        "clean",
+        "remove decoded images, logs and caches of tools, and say what that frees",
+    )
+    return parser
+
+
+def _add_command(commands: Any, name: str, says: str) -> argparse.ArgumentParser:
+    """A command that says the same in the list of all and in its own --help."""
+    sentence = f"{says[0].upper()}{says[1:]}."
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=says, description=sentence)
     return parser
 
 

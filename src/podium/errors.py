@@ -48,7 +48,7 @@ def explain_os_error(error: OSError) -> str | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"no space left on the disk{where}: nothing was half-written; "
-            "free some (`make clean` says what it would free) and run again"
+            "free some (`make clean` removes decoded images and logs) and run again"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where}: {error.strerror}; make it writable and run again"

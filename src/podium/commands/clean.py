@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-# Never data/raw, models/, deploy/, submissions or DVC's cache: they may hold the only copy.
+# Never data/raw, models/, deploy/, submissions or DVC's cache, which may hold the only copy; nor the
+# checkpoints of killed trainings or .dvc/tmp, where queued experiments wait.
 REMOVABLE = (
     Path(".podium/store"),
-    Path(".podium/checkpoints"),
     Path(".podium/visualdl"),
     Path(".podium/compare"),
-    Path(".dvc/tmp"),
     Path(".mypy_cache"),
     Path(".ruff_cache"),
     Path(".hypothesis"),

@@ -36,8 +36,8 @@ def run(root: Path) -> int:
     free_gb = shutil.disk_usage(root).free / 1e9
     if free_gb < _FREE_GB_NEEDED:
         raise PodiumError(
-            f"{free_gb:.1f} GB free on this disk, {_FREE_GB_NEEDED:g} GB needed: `make clean` says "
-            "what it would free"
+            f"{free_gb:.1f} GB free on this disk, {_FREE_GB_NEEDED:g} GB needed: `make clean` "
+            "removes decoded images and logs"
         )
     if not Path(params.competition.source).is_dir():
         _bring_data(root, params.competition)

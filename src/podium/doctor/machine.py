@@ -150,7 +150,7 @@ def check_disk(root: Path) -> list[Finding]:
         free = shutil.disk_usage(folder).free / 1e9
         said = f"{free:.1f} GB free for {folder}"
         if free < _FREE_GB_NEEDED:
-            advice = f"{_FREE_GB_NEEDED:g} GB needed: `make clean` says what it would free"
+            advice = f"{_FREE_GB_NEEDED:g} GB needed: `make clean` removes decoded images and logs"
             findings.append(Finding(FAIL, subject, said, advice))
         elif free < _FREE_GB_WANTED:
             advice = "`make clean`, or PODIUM_STORE_GB for a smaller store of decoded images"

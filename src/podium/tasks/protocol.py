@@ -47,7 +47,7 @@ class DataTask(SubmissionTask, Protocol):
 
     @property
     def primary(self) -> MetricSpec:
-        """What early stopping follows and the headline says."""
+        """What `train.keep: best` follows and the headline says."""
 
     def targets(self, labels: Sequence[str]) -> npt.NDArray[Any]:
         """What the loss compares with: one entry for each of the manifest's labels."""

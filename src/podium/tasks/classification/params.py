@@ -14,7 +14,7 @@ PrimaryMetric = MetricName
 
 
 class EvaluateParams(Section):
-    """The metric that early stopping and the headline use, the effort for intervals, and what is
+    """The metric that `train.keep: best` and the headline use, the effort for intervals, and what is
     made of the nets' outputs."""
 
     # qwk (quadratic weighted kappa) needs competition.ordinal: true.
