@@ -132,14 +132,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_auto_is_what_the_first_model_learned_from(tmp_path: Path) -> None:
     """Asked for by name it is what was asked for; where the rules forbid views it is the image."""
     network = build_network("mobilenet_v3_small", False, 3, 0.0)
-    for fold, flip in ((1, "horizontal"), (3, "none")):
-        card = {"params": {"train": {"flip": flip}}}
+
+    def write(fold: int, flip: str, freeze: str = "trunk", views: int | None = None) -> None:
+        card = {"params": {"model": {"freeze": freeze}, "train": {"flip": flip, "views": views}}}
         write_model(fold_folder(tmp_path, fold), read_state(network), card)
+
+    write(1, "horizontal")
+    write(3, "none")
     check_tta(None, is_allowed=False)
     assert settle_tta(None, tmp_path, True) == "horizontal"
     assert settle_tta(None, tmp_path, False) == "none"
     assert settle_tta("dihedral", tmp_path, True) == "dihedral"
     assert settle_tta("none", tmp_path / "nothing", True) == "none"
+    write(1, "both", "all", 0)
+    assert settle_tta(None, tmp_path, True) == "none"
+    write(1, "both", "none", 0)
+    assert settle_tta(None, tmp_path, True) == "both"
     with pytest.raises(PodiumError, match="holds no model: run `dvc repro`"):
         settle_tta(None, tmp_path / "nothing", True)
 

@@ -79,7 +79,7 @@ def find_folds(models: Path) -> list[int]:
 
 def settle_tta(tta: Tta | None, models: Path, is_allowed: bool) -> Tta:
     """The views that `evaluate.tta` means; of auto (None) the mirrors that the first model learned
-    from, or the plain image where `competition.rules.tta` forbids more.
+    from, or the plain image where it learned from no view, or `competition.rules.tta` forbids more.
 
     Raises:
         PodiumError: there is no model, or its card is damaged.
@@ -89,7 +89,10 @@ def settle_tta(tta: Tta | None, models: Path, is_allowed: bool) -> Tta:
     if not is_allowed:
         return "none"
     path = fold_folder(models, find_folds(models)[0]) / CARD_FILE
-    return parse_tta(load_card(path)["params"]["train"]["flip"], str(path))
+    params = load_card(path)["params"]
+    if params["model"]["freeze"] != "none" and params["train"]["views"] == 0:
+        return "none"  # frozen layers have seen the images as they are
+    return parse_tta(params["train"]["flip"], str(path))
 
 
 def load_network(folder: Path) -> tuple[Network, Preprocessing, dict[str, Any]]:
