@@ -13,8 +13,8 @@ is trained again by --again.
 
 A trick's points are the percent of images that are answered rightly with it and not without it; the
 interval and the word are those of `podium compare` (docs/compare.md): the same images under both params,
-drawn by groups that belong together, so they know the luck of the images, not that of the seed, which
-the rows of other seeds show.
+drawn by groups that belong together, so they know the luck of the images. The luck of a training is what
+rows of other seeds show: no further apart than these is noise, too, where a trick trains anew.
 Embedded: all test images, by one model. Real sets: two folds, the val images of fold 0; so half of the
 images teach and half of them judge, which leaves something to gain.
 
@@ -100,7 +100,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "two processes": {"train.processes": 1},
 }
 WITH: dict[str, dict[str, Any]] = {
-    # No tricks: how far two trainings differ that should not.
+    # No tricks: how far trainings differ that should not.
     "seed 1": {"seed": 1},
     "seed 2": {"seed": 2},
     "seed 3": {"seed": 3},
@@ -153,9 +153,12 @@ WITH_ON_REAL: dict[str, dict[str, Any]] = {
 TRICKS_UNSEEN = ("a fifth of the lr",)
 # Tricks that want `model.freeze: none`: they are compared with that, not with the default.
 ON_ALL_LAYERS = ("random start", "CutMix", "pseudo-labels", "growing sizes")
+# These look at the default's training in another way: no luck of another one is in their points.
+SAME_TRAINING = ("evaluate.", "train.keep", "train.soup")
+SEEDS = ("seed 1", "seed 2", "seed 3")
 # Mirrors and graded losses are for some sets only; fold models, and what is fitted on or picked by val
 # rows, are scored on test images; another seed draws other val images.
-NOT_ON_VAL = {"all folds", "decoder", "the best epoch", "soup", "seed 1", "seed 2", "seed 3"}
+NOT_ON_VAL = {"all folds", "decoder", "the best epoch", "soup", *SEEDS}
 NOT_FOR = {
     "gesture": {"mirrors", "mirrored views", "ordinal", *NOT_ON_VAL},
     "lemon": NOT_ON_VAL,
@@ -314,10 +317,17 @@ class Ladder:
         before, after = (result, base) if trick in WITHOUT else (base, result)
         found = self._column.compare(before, after)
         points = [100 * getattr(found.primary, key) for key in ("difference", "low", "high")]
-        return (
-            f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}) {WORDS[found.word]}; "
-            f"{result.seconds:.0f} s"
-        )
+        trains = not all(key.startswith(SAME_TRAINING) for key in result.params)
+        is_luck = trains and abs(points[0]) <= self.luck
+        word = WORDS["noise" if is_luck else found.word]
+        return f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f}) {word}; {result.seconds:.0f} s"
+
+    @property
+    def luck(self) -> float:
+        """How many points trainings lie apart that differ by their seed alone; 0 if none is known."""
+        known = [self._column.results.get(trick) for trick in (DEFAULT, *SEEDS)]
+        scores = [100 * one.right.count("1") / len(one.right) for one in known if one]
+        return max(scores, default=0.0) - min(scores, default=0.0)
 
     def _measure(self, clone: Path, trick: str, commit: str) -> Result:
         """Train with the clone's params and judge by what may be looked at."""
@@ -371,8 +381,10 @@ def make_table(ladders: Mapping[str, Ladder]) -> str:
     commits = ", ".join(
         sorted({commit for ladder in ladders.values() for commit in ladder.commits})
     )
+    luck = ", ".join(f"{name} {one.luck:.1f}" for name, one in ladders.items() if one.luck)
     lines = [
-        f"One training each, seed 0, 2 processes on {cpu_class()}; code of commit {commits}.\n",
+        f"One training each, seed 0, 2 processes on {cpu_class()}; code of commit {commits}. "
+        f"Points between trainings that differ by their seed alone: {luck or 'not known'}.\n",
         f"| what | taken out or set by | {' | '.join(ladders)} |",
         f"|---|---|{'---|' * len(ladders)}",
     ]

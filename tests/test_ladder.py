@@ -68,6 +68,20 @@ def test_cells_say_what_a_trick_is_worth(column: ladder.Ladder) -> None:
     assert "commit abc1234" in table
 
 
+def test_what_another_seed_does_is_no_trick(column: ladder.Ladder) -> None:
+    """Ten points lie between two seeds: mixup's ten are noise then, EMA's twenty and TTA's are not."""
+    results = column._column.results
+    for trick, errors in (("seed 1", 30), ("mirrored views", 30)):
+        right = "0" * errors + "1" * (200 - errors)
+        params = dict(column._params(trick))
+        results[trick] = ladder.Result(right, 7.0, params, "abc1234")
+    assert column.luck == 10.0
+    assert ") noise; 7 s" in column.cell("mixup")
+    assert ") **better**; 7 s" in column.cell("EMA")
+    assert ") **better**; 7 s" in column.cell("mirrored views")
+    assert "seed alone: embedded 10.0." in ladder.make_table({"embedded": column})
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_rows_outlive_code_that_gives_the_same_bytes(
     same: bool, column: ladder.Ladder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
