@@ -144,6 +144,46 @@ def test_submit_obeys_the_decoder(copy: Path) -> None:
     assert {facts["val"]["score"] for facts in contract.values()} == {None}
 
 
+def test_a_student_is_not_decoded_by_what_was_fitted_on_its_parent(copy: Path) -> None:
+    write_answers(
+        copy / "predictions/decoder.json", Answers(decoder=ClassWeights((0.0, 0.0, 900.0, 0.0)))
+    )
+    card = json.loads((copy / "deploy/card.json").read_text())
+    _, precision, runtime = card["candidate"].split("-")
+    card["candidate"] = f"student-{precision}-{runtime}"
+    (copy / "deploy/card.json").write_text(json.dumps(card))
+    before = submitted(copy, "submission_compressed.csv")
+    said = run(copy, sys.executable, "-m", "stages.submit")
+    assert "submission_compressed.csv is of another net" in said
+    assert set(submitted(copy, "submission.csv").values()) == {"2"}
+    assert submitted(copy, "submission_compressed.csv") == before
+    val = load_contract(copy / CONTRACT_FILE)["submission_compressed.csv"]["val"]
+    assert val["score"] == card["measured"]["accuracy"]
+
+
+def test_unreadable_images_get_the_prior_whatever_the_temperature(copy: Path) -> None:
+    edit(
+        copy / "params.yaml",
+        {
+            "  submission: label": "  submission: probability",
+            "  sample_submission: sample_submit.csv": "  sample_submission:",
+        },
+    )
+    manifest = pd.read_csv(copy / "data/manifest.csv", dtype=str, keep_default_na=False)
+    row = manifest.index[manifest["source"] == "test"][3]
+    manifest.loc[row, "problem"] = "cannot be decoded"
+    manifest.to_csv(copy / "data/manifest.csv", index=False)
+    write_answers(copy / "predictions/decoder.json", Answers(temperature=0.4))
+    run(copy, sys.executable, "-m", "stages.submit")
+    raw = pd.read_csv(copy / "predictions/test.csv", dtype={"image_id": str})
+    raw = raw.set_index("image_id").loc[manifest["image_id"][row]]
+    shares = manifest.loc[manifest["source"] == "train", "label"].value_counts(normalize=True)
+    handed_in = pd.read_csv(copy / "submission.csv", dtype={"id": str}).set_index("id")
+    handed_in = handed_in.loc[manifest["listed_id"][row]]
+    assert handed_in[CLASSES].tolist() == pytest.approx(raw[[f"p_{c}" for c in CLASSES]].tolist())
+    assert handed_in[CLASSES].tolist() == pytest.approx(shares[CLASSES].tolist(), abs=1e-5)
+
+
 def test_submit_obeys_the_temperature(copy: Path) -> None:
     """A submission of probabilities: the raw ones, made less sure."""
     edit(

@@ -50,6 +50,10 @@ def explain_os_error(error: OSError) -> str | None:
             f"no space left on the disk{where}: nothing was half-written; "
             "free some (`make clean` removes decoded images and logs) and run again"
         )
+    if error.errno == errno.EISDIR:
+        return f"expected a file, got a folder{where}: name a file and run again"
+    if error.errno == errno.ENOTDIR:
+        return f"expected a folder, got a file, within the path{where}: mend the path and run again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where}: {error.strerror}; make it writable and run again"
     return None

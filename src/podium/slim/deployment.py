@@ -48,6 +48,12 @@ class Deployment:
         """Class names, in the order of the outputs."""
         return tuple(self.card["classes"])
 
+    @property
+    def has_trained_net(self) -> bool:
+        """Whether it is the trained net, however rounded; else another one was taught from it."""
+        net, precision, _ = self.card["candidate"].split("-")
+        return bool(net == "trained" and precision != "qat")
+
     def size_bytes(self) -> int:
         """Bytes of the model's files on disk, card and code not counted."""
         return sum(int(facts["bytes"]) for facts in self.card["files"].values())

@@ -167,9 +167,12 @@ def describe_shake_up(entry: Entry) -> str:
 
 
 def comparable(entries: Sequence[Entry]) -> list[Entry]:
-    """The rows of the latest row's metric that have a val score."""
-    metric = entries[-1].metric if entries else ""
-    return [entry for entry in entries if entry.metric == metric and entry.val is not None]
+    """The rows of the latest row's metric and file that have a val score.
+
+    With `split.val_fold: all` the two files' val scores are of different images.
+    """
+    latest = [(entry.metric, entry.file) for entry in entries[-1:]]
+    return [e for e in entries if (e.metric, e.file) in latest and e.val is not None]
 
 
 def describe_correlation(entries: Sequence[Entry]) -> str:
@@ -208,6 +211,13 @@ def _format_row(cells: Sequence[str]) -> bytes:
     return stream.getvalue().encode("utf-8")
 
 
+def _parse_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number, got {text}")
+    return number
+
+
 def _parse_row(cells: list[str], number: int) -> Entry:
     if len(cells) != len(COLUMNS):
         raise ValueError(f"row {number}: expected {len(COLUMNS)} cells, got {len(cells)}")
@@ -217,7 +227,8 @@ def _parse_row(cells: list[str], number: int) -> Entry:
     try:
         datetime.strptime(named["handed_in"], TIME_FORMAT)
         val, low, high = (
-            float(named[key]) if named[key] else None for key in ("val", "val_low", "val_high")
+            _parse_number(named[key]) if named[key] else None
+            for key in ("val", "val_low", "val_high")
         )
         return Entry(
             handed_in=named["handed_in"],
@@ -230,7 +241,7 @@ def _parse_row(cells: list[str], number: int) -> Entry:
             val=val,
             val_low=low,
             val_high=high,
-            public=float(named["public"]),
+            public=_parse_number(named["public"]),
         )
     except ValueError as error:
         raise ValueError(f"row {number}: {error}") from None

@@ -134,8 +134,11 @@ def audit(case: Case) -> Audit:
     findings += check_occlusion(
         subject, masks, lambda shown, rows: case.answer(shown, chosen[rows]), scale
     )
+    knows_nothing = model.low <= majority
     candidates = find_candidates(val_ids, case.targets, case.probabilities, case.classes)
-    findings.append(explain_candidates(candidates, len(val_ids)))
+    if knows_nothing:
+        candidates = candidates.iloc[:0]
+    findings.append(explain_candidates(candidates, len(val_ids), knows_nothing))
     drawn = {
         "labels.png": _draw_candidates(candidates, train, case.train_images),
         "masks.png": _draw_masks(subject, masks),

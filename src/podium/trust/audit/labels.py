@@ -61,8 +61,21 @@ def find_candidates(
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def explain_candidates(candidates: pd.DataFrame, n_images: int) -> Finding:
-    """The finding. A count of suspicions is no measure of harm: it never alarms."""
+def explain_candidates(
+    candidates: pd.DataFrame, n_images: int, knows_nothing: bool = False
+) -> Finding:
+    """The finding. A count of suspicions is no measure of harm: it never alarms.
+
+    Args:
+        candidates: from `find_candidates`.
+        n_images: that were looked at.
+        knows_nothing: the models are not surely better than the commonest class.
+    """
+    if knows_nothing:
+        said = (
+            "no label can be doubted by models that are not surely better than the commonest class"
+        )
+        return Finding("labels", "not measured", said)
     count = len(candidates)
     effect = Effect(count / n_images, *accuracy_interval(count, n_images))
     if not count:

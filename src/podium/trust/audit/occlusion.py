@@ -77,6 +77,11 @@ def check_occlusion(
             alarm_at,
         )
     ]
+    if hits.mean() < scale.loss_that_alarms():
+        # Of a model that is not surely better than the commonest class.
+        said = f"the model is right on {hits.mean():.1%} of these images: too few to lose any"
+        missing = [Finding(check, "not measured", said) for check in (CENTRE_KEPT, BACKGROUND)]
+        return [*findings, *missing]
     centre = answer(keep_centre(subject.images), everything) == subject.targets
     loss = _measure_loss(subject, hits, centre, "centre kept")
     severity = scale.judge_loss(loss)
