@@ -30,6 +30,10 @@ def main() -> None:
     write_metrics(Path("metrics/split.json"), report, ("n_images", "max_class_share_deviation"))
     sizes = ", ".join(str(size) for size in report["fold_sizes"].values())
     print(f"{NAME}: {len(splits)} of {len(train)} training images in folds of {sizes}")
+    for label, counts in report["class_counts"].items():
+        if 0 in counts:  # groups that hold several classes can make it so
+            folds = [fold for fold, count in enumerate(counts) if not count]
+            print(f"{NAME}: no image of class {label} in folds {folds}: scores there leave it out")
 
 
 if __name__ == "__main__":

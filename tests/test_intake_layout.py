@@ -331,3 +331,101 @@ def test_every_example_of_the_docs_is_accepted(
             path.write_text(rows.strip().replace(" | ", "\n"), encoding="utf-8")
         layout = recognise_layout(find_base(folder), "example", "data/raw", Choice())
         assert len(layout.params.classes) >= 2
+
+
+# --- which column is what
+
+
+PHOTOS = {f"train/{k}.jpg": "" for k in range(8)} | {f"test/{k}.jpg": "" for k in range(8, 10)}
+SHUFFLED = (3, 1, 7, 0, 6, 2, 5, 4)
+
+
+def rows_of(*cells: Callable[[int, int], str]) -> str:
+    """A line for each image: cells are made of the row's number and the image's."""
+    return "".join(
+        ",".join(cell(row, image) for cell in cells) + "\n" for row, image in enumerate(SHUFFLED)
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        (",image,label\n", (lambda r, i: f"{r}", lambda r, i: f"{i}.jpg"), "image"),
+        ("id,file_name,label\n", (lambda r, i: f"{r}", lambda r, i: f"{i}.jpg"), "file_name"),
+        ("Unnamed: 0,image,label\n", (lambda r, i: f"{r}", lambda r, i: f"{i}"), "image"),
+        ("", (lambda r, i: f"{r}", lambda r, i: f"{i}.jpg"), 1),
+    ],
+)
+def test_row_numbers_are_no_ids(
+    recognise: Callable[..., Layout],
+    header: str,
+    cells: tuple[Callable[[int, int], str], ...],
+    expected: str | int,
+) -> None:
+    """They name files, too (0 means 0.jpg), and every image would get another one's label."""
+    table = header + rows_of(*cells, lambda row, image: "ab"[image % 2])
+    assert facts(recognise({**PHOTOS, "train.csv": table}), "id_column") == [expected]
+
+
+def test_ids_that_only_a_person_can_tell_are_refused(recognise: Callable[..., Layout]) -> None:
+    table = "no,image,label\n" + rows_of(
+        lambda row, _: f"{row}", lambda _, image: f"{image}", lambda _, image: "ab"[image % 2]
+    )
+    with pytest.raises(
+        PodiumError, match="the columns 'no', 'image' name images, and not the same"
+    ):
+        recognise({**PHOTOS, "train.csv": table})
+
+
+def test_the_sample_says_which_column_is_the_label(recognise: Callable[..., Layout]) -> None:
+    table = "id,grade,species\n" + rows_of(
+        lambda _, image: f"{image}.jpg", lambda row, _: f"{row % 2}", lambda _, i: f"{i % 2}"
+    )
+    sample = "id,species\n8.jpg,0\n9.jpg,0\n"
+    layout = recognise({**PHOTOS, "train.csv": table, "sample_submission.csv": sample})
+    assert facts(layout, "label_column") == ["species"]
+
+
+def test_a_sample_that_is_an_excerpt_is_named_as_such(recognise: Callable[..., Layout]) -> None:
+    layout = recognise({**CSV_AND_FOLDER, "sample_submit.csv": "x0.jpg,0\n"})
+    assert any("it lists 1 of the images" in line for line in layout.lines)
+
+
+def test_folders_of_the_same_name_within_each_other(recognise: Callable[..., Layout]) -> None:
+    tree = {"seg_train/seg_train/a/1.jpg": "", "seg_train/seg_train/b/2.jpg": ""}
+    layout = recognise({**tree, "seg_test/seg_test/3.jpg": ""})
+    assert facts(layout, "train_images", "classes") == ["seg_train/seg_train", ("a", "b")]
+    assert facts(layout, "test_images") == ["seg_test/seg_test"]
+
+
+# --- PaddlePaddle's lists
+
+
+@pytest.mark.parametrize("delimiter", [" ", "\t"])
+def test_a_list_of_images_in_a_txt(recognise: Callable[..., Layout], delimiter: str) -> None:
+    rows = "".join(f"train/{k}.jpg{delimiter}{k % 2}\n" for k in range(8))
+    notes = {"readme.txt": "Thanks, all!\n\nSee you", "classes.txt": "cat\ndog\n"}
+    layout = recognise({**PHOTOS, "train_list.txt": rows, **notes})
+    assert facts(layout, "train_csv", "id_column", "label_column") == ["train_list.txt", 0, 1]
+    assert facts(layout, "classes") == [("0", "1")]
+    assert "train_list.txt" in layout.files
+    assert not {*notes} & {*layout.files}
+
+
+def test_a_csv_wins_over_a_txt(recognise: Callable[..., Layout]) -> None:
+    lists = "".join(f"t{k}.jpg {k % 2}\n" for k in range(6))
+    layout = recognise({**CSV_AND_FOLDER, "train.txt": lists})
+    assert facts(layout, "train_csv") == ["train.csv"]
+
+
+def test_a_txt_that_says_what_folders_say_is_not_needed(recognise: Callable[..., Layout]) -> None:
+    same = "train/cat/1.JPG 0\ntrain/dog/1.JPG 1\n"
+    layout = recognise({**CLASS_FOLDERS, "train.txt": same})
+    assert facts(layout, "train_csv", "classes") == [None, ("cat", "dog")]
+
+
+def test_folders_that_are_no_classes_are_asked_about(recognise: Callable[..., Layout]) -> None:
+    tree = {f"train/part{k % 2}/{k}.jpg": "" for k in range(8)} | {"test/9.jpg": ""}
+    rows = "".join(f"part{k % 2}/{k}.jpg {k // 4}\n" for k in range(8))
+    with pytest.raises(ProblemsError, match="could be those of a table or the names of folders"):
+        recognise({**tree, "train_list.txt": rows})

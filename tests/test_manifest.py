@@ -369,6 +369,18 @@ def test_nearly_equal_large_images_are_not_duplicates(tmp_path: Path) -> None:
     assert b == c
 
 
+def test_a_copy_of_a_jpeg_as_png_is_a_duplicate(tmp_path: Path) -> None:
+    """Large JPEGs are decoded at a fraction of their size, a PNG cannot be."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((1200, 900)).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as photo:
+        photo.save(tmp_path / "b.png")
+    a, b = inspect_files([tmp_path / "a.jpg", tmp_path / "b.png"])
+    assert a.reduced
+    assert not b.reduced
+    assert a.pixel_hash == b.pixel_hash
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # pytest undoes decode's own filter
 def test_inspection_of_damaged_bytes_never_raises(tmp_path: Path) -> None:
     draw = random.Random(0)

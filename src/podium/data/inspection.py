@@ -106,7 +106,8 @@ def inspect_files(paths: Sequence[Path], workers: int | None = None) -> list[Ima
     """`inspect_file` for all paths on all cores (or `workers`), with progress on stderr.
 
     Equal hashes of averaged pixels are no proof: where files that differ share one, all of them
-    are decoded again in full and get the hash of every pixel.
+    are decoded again in full and get the hash of every pixel. So do those beside which a file of
+    their size was read in full (a PNG beside JPEGs): else no hash could show that two are equal.
     """
     Image.preinit()  # else the threads would race to load Pillow's plugins
     with ThreadPoolExecutor(workers or data_workers(available_cores())) as pool:
@@ -116,15 +117,22 @@ def inspect_files(paths: Sequence[Path], workers: int | None = None) -> list[Ima
         except BaseException:  # also Ctrl-C: else leaving the pool would read all the rest first
             pool.shutdown(cancel_futures=True)
             raise
+    full_sizes = {_size(fact) for fact in facts if not fact.reduced}
     by_hash: dict[str, list[int]] = {}
     for index, fact in enumerate(facts):
         if fact.reduced:
             by_hash.setdefault(fact.pixel_hash, []).append(index)
     for indices in by_hash.values():
-        if len({facts[index].sha256 for index in indices}) > 1:
+        differ = len({facts[index].sha256 for index in indices}) > 1
+        if differ or _size(facts[indices[0]]) in full_sizes:
             for index in indices:
                 facts[index] = replace(facts[index], pixel_hash=_hash_all_pixels(paths[index]))
     return facts
+
+
+def _size(fact: ImageFacts) -> tuple[int, int]:
+    """Of the picture, however it was turned."""
+    return min(fact.width, fact.height), max(fact.width, fact.height)
 
 
 def _map_in_order(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> Iterator[ImageFacts]:

@@ -7,6 +7,7 @@ image to use and one `Problem` per thing that does not fit, with file and line.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from podium.data.soft_labels import (
     find_soft_label_problem,
     format_soft_label,
 )
-from podium.data.table import Table, check_declared_header, read_table
+from podium.data.table import Table, check_declared_header, rank_id_columns, read_table
 from podium.errors import PodiumError, did_you_mean
 
 TRAIN, TEST = "train", "test"
@@ -186,7 +187,8 @@ def _add_train_csv(
     groups = [""] * len(ids)
     listing.n_train_listed = len(ids)
     if competition.group_column is not None:
-        groups = _column(table, shown, competition.group_column, "group_column")
+        column = _column(table, shown, competition.group_column, "group_column")
+        groups = [unicodedata.normalize("NFC", cell).strip() for cell in column]
     found: dict[str, list[tuple[Row, str]]] = {}
     for listed_id, label, group, line in zip(ids, labels, groups, table.line_numbers, strict=True):
         name = resolver.resolve(listed_id)
@@ -276,10 +278,8 @@ def _add_test(
     resolver = IdResolver(files)
     key = "competition.sample_header"
     table = _read_declared(path, shown, competition.sample_header, resolver, key)
-    # The ids stand in the column that names the most different files (of equals the first): a label
-    # can name a file too, but the same few in all rows.
-    columns = [[str(cell) for cell in table.frame[name]] for name in table.frame.columns]
-    ids = max(columns, key=lambda cells: len({resolver.resolve(cell) for cell in cells} - {None}))
+    id_column = rank_id_columns(table.frame, resolver.resolve)[0]
+    ids = [str(cell) for cell in table.frame[id_column]]
     lines: dict[str, int] = {}
     for listed_id, line in zip(ids, table.line_numbers, strict=True):
         name = resolver.resolve(listed_id)

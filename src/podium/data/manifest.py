@@ -86,7 +86,8 @@ def make_manifest(
     if problems and on_problem == "stop":
         raise ProblemsError(
             f"{count_problems(len(problems))} in the data; mend the data, or set `eda.on_problem: drop` "
-            "(bad training rows are then left out and recorded, test rows get the class prior):",
+            "(bad training rows are then left out and recorded, test rows get the class prior, what the "
+            "sample does not list is left out):",
             [str(problem) for problem in problems],
         )
     kept.sort(key=lambda entry: (entry[0].source != TRAIN, entry[0].image_id))

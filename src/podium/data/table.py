@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DELIMITERS = (",", ";", "\t")
+LIST_SUFFIX = ".txt"  # of PaddlePaddle's lists of images: `train/7.jpg 3`
 _BOM = b"\xef\xbb\xbf"
+_INDEX_NAMES = frozenset({"", "index", "unnamed: 0"})  # as pandas heads it in a CSV, and reads that
+_RIVAL_SHARE = 0.9  # of the files that another column names: a few images may be missing
 PROBE_ROWS = 1000  # how many rows decide how a table is written and what its columns hold
 
 
@@ -35,7 +38,7 @@ class Table:
             ... where there is none; index 0..n-1.
         line_numbers: for each row of `frame` the line of the file it starts on, from 1.
         has_header: whether the first record was taken as the header.
-        delimiter: "," or ";" or tab.
+        delimiter: "," or ";" or tab; or a space, in a list (.txt) of two columns.
         spaced: whether each delimiter is followed by a space that belongs to no cell.
         quoted: whether every cell stands in quotes, also those that need none.
         newline: "\\n" or "\\r\\n".
@@ -66,7 +69,8 @@ def read_table(path: Path, has_header: bool) -> Table:
 
     content = _read_bytes(path)
     text = _decode(path, content)
-    delimiter = _find_delimiter(text)
+    is_list = path.suffix.lower() == LIST_SUFFIX
+    delimiter = " " if is_list and _has_one_space_a_line(text) else _find_delimiter(text)
     spaced = _is_spaced(text, delimiter)
     records, lines = _parse(path, text, delimiter, spaced)
     if not records:
@@ -144,7 +148,7 @@ def check_declared_header(
     """
     if table.has_header:
         # A class may be headed as an image is named: `id,0,1` beside 0.png.
-        name = _find_id_column(table.frame.head(PROBE_ROWS), id_exists)
+        name = _find_ids(table.frame.head(PROBE_ROWS), id_exists)
         if id_exists(name):
             raise PodiumError(
                 f"{path}, line 1: expected a header, got {name!r}, which is an image: "
@@ -165,7 +169,7 @@ def first_row_is_header(table: Table, id_exists: Callable[[str], bool]) -> bool:
     or a label that other rows have too; a header `id,0,1` has a "1" that no probability repeats.)
     """
     first, below = table.frame.iloc[0], table.frame.iloc[1 : 1 + PROBE_ROWS]
-    id_column = _find_id_column(below, id_exists)
+    id_column = _find_ids(below, id_exists)
     if not any(map(id_exists, below[id_column])):
         return False
     if id_exists(first[id_column]) or is_image_name(first[id_column]):
@@ -174,13 +178,40 @@ def first_row_is_header(table: Table, id_exists: Callable[[str], bool]) -> bool:
     return not others or not all((below[column] == first[column]).any() for column in others)
 
 
-def _find_id_column(frame: pd.DataFrame, id_exists: Callable[[str], bool]) -> str:
-    """The column with the most different cells that name images, of equals the first.
+def rank_id_columns(frame: pd.DataFrame, find: Callable[[str], str | None]) -> list[str]:
+    """The columns that may hold the ids, the likeliest first; more than one where only a person can
+    tell which is right.
 
-    (A label or a one-hot 0 can name a file too, but the same few in all rows.)
+    Ids name the most different files: a label or a one-hot 0 can name a file too, but the same few
+    in all rows. A row number names as many as the ids do, and others: of columns that name files for
+    more than half of the rows, those of whole file names (`7.jpg`) win, then those that are not headed
+    as an index is.
+
+    Args:
+        frame: text cells.
+        find: a cell -> the file that it names, or None.
     """
-    columns = {str(name): {str(cell) for cell in frame[name]} for name in frame.columns}
-    return max(columns, key=lambda name: sum(map(id_exists, columns[name])))
+    files = {str(name): [find(str(cell)) for cell in frame[name]] for name in frame.columns}
+    counts = {name: len({*found} - {None}) for name, found in files.items()}
+    likely = [name for name in files if 2 * counts[name] > len(frame)]
+    if not likely:
+        return [max(counts, key=lambda name: counts[name])]
+    for is_better in (
+        lambda name: 2 * sum(is_image_name(str(cell)) for cell in frame[name]) > len(frame),
+        lambda name: name.strip().lower() not in _INDEX_NAMES,
+    ):
+        likely = list(filter(is_better, likely)) or likely
+    first = max(likely, key=lambda name: counts[name])
+    rivals = [
+        name
+        for name in likely
+        if files[name] != files[first] and counts[name] >= _RIVAL_SHARE * counts[first]
+    ]
+    return [first, *rivals]
+
+
+def _find_ids(frame: pd.DataFrame, id_exists: Callable[[str], bool]) -> str:
+    return rank_id_columns(frame, lambda cell: cell if id_exists(cell) else None)[0]
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -241,6 +272,12 @@ def _find_delimiter(text: str) -> str:
         return best
     first_line = text.lstrip().split("\n", 1)[0]
     return max(DELIMITERS, key=first_line.count)
+
+
+def _has_one_space_a_line(text: str) -> bool:
+    """Whether spaces delimit two columns: neither names with spaces nor sentences are cut up."""
+    lines = [line for line in text.splitlines()[:PROBE_ROWS] if line.strip()]
+    return all(line.strip().count(" ") == 1 and len(line.split()) == 2 for line in lines)
 
 
 def _is_spaced(text: str, delimiter: str) -> bool:

@@ -52,8 +52,9 @@ _DAMAGE = (
 
 
 def is_wanted_name(name: str) -> bool:
-    """Whether a competition needs a file of this name: an image, a table or `labels.json`."""
-    return is_image_name(name) or PurePosixPath(name).suffix.lower() in (".csv", ".tsv", ".json")
+    """Whether a competition may need a file of this name: an image, a table or `labels.json`."""
+    tables = (".csv", ".tsv", ".txt", ".json")
+    return is_image_name(name) or PurePosixPath(name).suffix.lower() in tables
 
 
 def extract_archive(archive: Path, target: Path) -> dict[str, int]:

@@ -174,6 +174,8 @@ def _bring(base: Path, files: Sequence[str], root: Path, work: Path, link: bool)
         How, in a few words.
     """
     raw = root / RAW
+    if raw.is_symlink() and not raw.exists():
+        raise PodiumError(f"{raw} is a link to {raw.readlink()}, which is missing: remove the link")
     if base.resolve().is_relative_to(raw.resolve()):
         if base.resolve() != raw.resolve():
             raise PodiumError(f"all lies in {base}: move it up into {raw} and run again")

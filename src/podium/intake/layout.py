@@ -114,8 +114,10 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
         *(f"{train_folder}/{file}" for file in train_files),
         *(f"{test_folder}/{file}" for file in test_files),
         *list_tables(base),
+        *(table.name for table in (train, sample) if table),  # a list of images may be a .txt
         *extra,
     ]
+    files = sorted(set(files))
     _check_files(base, files)
 
     has_header = train is not None and train.table.has_header
@@ -161,7 +163,7 @@ def recognise_layout(base: Path, name: str, source: str, choice: Choice) -> Layo
             f"{LABEL_NAMES_FILE} is kept; classes are named as the folders are: change "
             "competition.classes where the submission wants other names"
         )
-    return Layout(params, sorted(set(files)), lines)
+    return Layout(params, files, lines)
 
 
 def describe_others(names: Iterable[str], base: PurePath, params: CompetitionParams) -> list[str]:
@@ -172,12 +174,14 @@ def describe_others(names: Iterable[str], base: PurePath, params: CompetitionPar
         base: the folder of the recognised layout, relative to the same.
         params: what was recognised there.
     """
+    tables = (params.train_csv, params.sample_submission)
+    used = [PurePosixPath(base, name) for name in (LABEL_NAMES_FILE, *tables) if name]
     others = [
         path
         for path in map(PurePosixPath, sorted(names))
         if not is_image_name(path.name)
         and path.suffix.lower() not in TABLE_SUFFIXES
-        and path != PurePosixPath(base, LABEL_NAMES_FILE)
+        and path not in used
         and not any(map(is_litter, path.parts))
     ]
     if not others:
@@ -216,11 +220,22 @@ def _find_image_folders(base: Path, images: Sequence[str], choice: Choice) -> tu
             path for path in folders if "/" not in path and not f"{test}/".startswith(f"{path}/")
         ]
     train = _pick_folder(base, "train", choice.train_images, folders, found, problems)
+    if choice.test_images is None:
+        test = _descend(test, images)
+    if choice.train_images is None:
+        train = _descend(train, images)
     if train and test and f"{train}/".startswith(f"{test}/") | f"{test}/".startswith(f"{train}/"):
         problems.append(f"{train}/ and {test}/ lie in one another: put them side by side")
     if problems:
         raise ProblemsError(f"{base}: the layout is not clear:", problems)
     return train, test
+
+
+def _descend(folder: str, images: Sequence[str]) -> str:
+    """The folder below it that is called alike, where all its images lie in there (`train/train/`)."""
+    below = f"{folder}/{PurePosixPath(folder).name}"
+    files = _below(images, folder)
+    return below if files and len(_below(images, below)) == len(files) else folder
 
 
 def _pick_folder(
@@ -334,6 +349,11 @@ def _describe_test(sample: Listing | None, folder: str, n_images: int) -> str:
         about = "no sample submission, so the submission will have the header `id,label`"
     else:
         about = f"sample submission {sample.describe()}"
+        if sample.matched < n_images:
+            about += (
+                f"; it lists {sample.matched} of the images, and only these are handed in: an excerpt? "
+                "then choose --sample none"
+            )
     return f"test: {n_images} images in {folder}/, {about}"
 
 

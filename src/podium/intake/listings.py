@@ -19,7 +19,14 @@ import pandas as pd
 
 from podium.data.ids import IdResolver, list_files
 from podium.data.soft_labels import find_likeliest, find_soft_label_problem
-from podium.data.table import PROBE_ROWS, Table, first_row_is_header, read_table
+from podium.data.table import (
+    LIST_SUFFIX,
+    PROBE_ROWS,
+    Table,
+    first_row_is_header,
+    rank_id_columns,
+    read_table,
+)
 from podium.errors import PodiumError, ProblemsError, did_you_mean
 from podium.intake.choice import NONE, Choice
 
@@ -46,6 +53,7 @@ class Listing:
         role: which images it names.
         id_column: the column that names them.
         matched: rows of the table that name an image of that role.
+        id_rivals: columns that name as many such images, but others.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Listing:
     role: Role
     id_column: str
     matched: int
+    id_rivals: tuple[str, ...] = ()
 
     @property
     def other_columns(self) -> list[str]:
@@ -79,9 +88,10 @@ class Labels:
     soft_columns: tuple[str, ...] = ()
 
 
-def list_tables(base: Path) -> list[str]:
-    """All CSVs below `base`: POSIX paths relative to it, sorted."""
-    return list_files(base, lambda name: PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES)
+def list_tables(base: Path, with_lists: bool = False) -> list[str]:
+    """All CSVs below `base`, and .txt files if asked: POSIX paths relative to it, sorted."""
+    wanted = TABLE_SUFFIXES | ({LIST_SUFFIX} if with_lists else set())
+    return list_files(base, lambda name: PurePosixPath(name).suffix.lower() in wanted)
 
 
 def read_listings(
@@ -97,7 +107,7 @@ def read_listings(
         ProblemsError: a CSV that cannot be read (unless the choice passes it over), or a chosen
             one that is not there.
     """
-    tables = list_tables(base)
+    tables = list_tables(base, with_lists=True)
     problems = [
         f"{flag} {chosen}: no such CSV in {base}{did_you_mean(chosen, tables)}"
         for flag, chosen in (("--train-csv", choice.train_csv), ("--sample", choice.sample))
@@ -114,12 +124,13 @@ def read_listings(
         try:
             table = _read_with_header(base / name, resolvers)
         except PodiumError as error:
-            problems.append(str(error))
-            continue
+            if not _is_list(name) or name in (choice.train_csv, choice.sample):
+                problems.append(str(error))
+            continue  # a .txt may be any text
         listing = _make_listing(name, table, resolvers, choice, has_class_folders)
         if listing:
             listings.append(listing)
-        else:
+        elif not _is_list(name):
             idle.append(name)
     if problems:
         raise ProblemsError(
@@ -127,7 +138,20 @@ def read_listings(
             "--train-csv NAME and --sample NAME (either may be 'none'):",
             problems,
         )
-    return listings, idle
+    tabled = {item.role for item in listings if not _is_list(item.name)}
+    kept = [
+        item
+        for item in listings
+        if item.role not in tabled
+        or not _is_list(item.name)
+        or item.name in (choice.train_csv, choice.sample)
+    ]
+    return kept, idle
+
+
+def _is_list(name: str) -> bool:
+    """A .txt is a table only where it names images, and no CSV does."""
+    return PurePosixPath(name).suffix.lower() == LIST_SUFFIX
 
 
 def _read_with_header(path: Path, resolvers: dict[Role, IdResolver]) -> Table:
@@ -155,19 +179,27 @@ def _make_listing(
     found: dict[Role, Listing] = {}
     for role, resolver in resolvers.items():
         probe = table.frame.head(PROBE_ROWS)
-        # Labels can name files too (`3` and 3.jpg): the ids are those that name most of them.
-        distinct = {
-            column: len({resolver.resolve(cell) for cell in probe[column]} - {None})
-            for column in probe.columns
-        }
-        id_column = max(distinct, key=lambda column: distinct[column])
+        id_column, *rivals = rank_id_columns(probe, resolver.resolve)
         matched = sum(resolver.resolve(cell) is not None for cell in table.frame[id_column])
-        found[role] = Listing(name, table, role, id_column, matched)
+        found[role] = Listing(name, table, role, id_column, matched, tuple(rivals))
+    listing = _pick_role(name, found, choice, has_class_folders)
+    if listing and listing.id_rivals:
+        columns = ", ".join(map(repr, (listing.id_column, *listing.id_rivals)))
+        raise PodiumError(
+            f"{name}: the columns {columns} name images, and not the same ones in each row: expected "
+            "one column of ids; take out what is not the images' (a row number?) and run again"
+        )
+    return listing
+
+
+def _pick_role(
+    name: str, found: Mapping[Role, Listing], choice: Choice, has_class_folders: bool
+) -> Listing | None:
     if name == choice.train_csv:
         return found["train"]
     if name == choice.sample:
         return found["test"]
-    likely = [listing for listing in found.values() if 2 * listing.matched > len(table.frame)]
+    likely = [item for item in found.values() if 2 * item.matched > len(item.table.frame)]
     if len(likely) < 2:
         return likely[0] if likely else None
     stem = PurePosixPath(name).stem
@@ -210,6 +242,8 @@ def pick_train(
     frame = train.table.frame
     if choice.train_csv is None and len(class_folders) >= 2:
         cells = {cell for column in frame.columns for cell in frame[column]}
+        if _is_list(train.name) and _says_what_folders_say(train):
+            return None
         if not cells.issuperset(class_folders):
             shown = shorten(class_folders)
             raise ProblemsError(
@@ -220,6 +254,19 @@ def pick_train(
                 ],
             )
     return train
+
+
+def _says_what_folders_say(train: Listing) -> bool:
+    """Whether its labels part the images as the folders that its ids name do."""
+    ids, others = train.table.frame[train.id_column], train.other_columns
+    if len(others) != 1:
+        return False
+    pairs = {
+        (PurePosixPath(name).parent, label)
+        for name, label in zip(ids, train.table.frame[others[0]], strict=True)
+    }
+    folders, labels = {folder for folder, _ in pairs}, {label for _, label in pairs}
+    return len(pairs) == len(folders) == len(labels)
 
 
 def _check_one_row_per_image(train: Listing) -> None:
@@ -280,7 +327,7 @@ def read_labels(train: Listing, sample: Listing | None, choice: Choice) -> Label
         likeliest = Counter(soft_columns[find_likeliest(row)] for row in usable)
         counts = Counter({name: likeliest[name] for name in soft_columns})
         return Labels("", counts, [], tuple(soft_columns))
-    column = _find_label_column(train, choice)
+    column = _find_label_column(train, sample, choice)
     rows = len(train.table.frame)
     counts = Counter(label for label in train.table.frame[column] if label.strip())
     if len(counts) > _MANY_LABELS and 2 * len(counts) > rows:
@@ -340,6 +387,8 @@ def _find_soft_columns(train: Listing, sample: Listing | None) -> list[str]:
     """
     if not train.table.has_header:
         return []  # nothing would say which column is which class
+    if _find_asked_column(train, sample):
+        return []
     asked = sample.other_columns if sample and sample.table.has_header else []
     numbers = [name for name in train.other_columns if _may_be_probabilities(train, name)]
     if any(map(_is_called_label, train.other_columns)):
@@ -354,6 +403,14 @@ def _find_soft_columns(train: Listing, sample: Listing | None) -> list[str]:
     return []
 
 
+def _find_asked_column(train: Listing, sample: Listing | None) -> str:
+    """The one column that the sample wants filled, where the training table has it; else ""."""
+    if not (sample and sample.table.has_header and train.table.has_header):
+        return ""
+    asked = sample.other_columns
+    return asked[0] if len(asked) == 1 and asked[0] in train.other_columns else ""
+
+
 def _is_called_label(column: str) -> bool:
     return column.strip().lower() in _LABEL_WORDS
 
@@ -364,7 +421,7 @@ def _may_be_probabilities(train: Listing, column: str) -> bool:
     return bool(numbers.between(0, 1).mean() > 0.5)
 
 
-def _find_label_column(train: Listing, choice: Choice) -> str:
+def _find_label_column(train: Listing, sample: Listing | None, choice: Choice) -> str:
     frame, others = train.table.frame, train.other_columns
     if choice.label_column is not None:
         if choice.label_column not in others:
@@ -375,6 +432,8 @@ def _find_label_column(train: Listing, choice: Choice) -> str:
         return choice.label_column
     if len(others) == 1:
         return others[0]
+    if asked := _find_asked_column(train, sample):
+        return asked
     # Ids, row numbers and remarks hardly repeat; a label does.
     candidates = [name for name in others if 2 <= frame[name].nunique() <= len(frame) / 2]
     named = list(filter(_is_called_label, candidates))
