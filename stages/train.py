@@ -9,6 +9,7 @@ Run by dvc as rank 0, and by rank 0 for each further process; a killed run is go
 import sys
 from pathlib import Path
 
+from podium.dag import declared_params
 from podium.data.image_cache import readable_rows
 from podium.data.image_size import choose_image_size
 from podium.data.label_shuffle import load_train_lists
@@ -106,7 +107,7 @@ def main() -> None:
     recipe = Recipe(train, params.runtime, params.lr, epochs, params.batch_size, params.seed)
     size_px = choose_image_size(params.image_size, readable_rows(inputs.manifest, "train"))
     job = FitJob(inputs, params.model, recipe, size_px, data_task, net_task)
-    key = make_training_key(params, CODE, DATA)
+    key = make_training_key(declared_params(Path(), NAME), CODE, DATA)
     # A linear head is trained before a second process has started.
     processes = 1 if params.model.freeze == "all" else params.train.processes
     with open_run(processes, params.runtime, COMMAND, key, len(inputs.train_lists)) as run:

@@ -292,15 +292,12 @@ def test_crops_keep_the_size_of_each_picture() -> None:
 
 
 def test_a_checkpoint_of_other_presets_is_not_used(tmp_path: Path) -> None:
-    class Nothing(Params):
-        pass
-
     preset = tmp_path / "code" / "data" / "presets.yaml"
     preset.parent.mkdir(parents=True)
     preset.write_text("light: []\n")
-    before = make_training_key(Nothing(), [tmp_path / "code"], [])
+    before = make_training_key({"train": {}}, [tmp_path / "code"], [])
     preset.write_text("light: [{transform: ToGray}]\n")
-    assert make_training_key(Nothing(), [tmp_path / "code"], []) != before
+    assert make_training_key({"train": {}}, [tmp_path / "code"], []) != before
 
 
 # --- recipes, as their papers say

@@ -26,12 +26,10 @@ from podium.engine.memory import (
     read_memory_facts,
     was_out_of_memory,
 )
-from podium.engine.params import TrainParams
 from podium.engine.phases import Phase
 from podium.engine.runs import make_training_key
 from podium.engine.training import Interrupted, Job, Trained, train
 from podium.errors import PodiumError
-from podium.params import Params
 from tests.trainings import params, recipe, toy_job
 
 SNAPSHOT = Snapshot(
@@ -205,6 +203,24 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert same(undisturbed, train(task, lambda row: None, checkpoints=Checkpoints(tmp_path)))
 
 
+def test_ctrl_c_in_the_last_epoch_begins_no_other_fold(tmp_path: Path) -> None:
+    """What is done stays done: the next run finds it finished."""
+    import signal
+
+    task = toy_job(recipe(epochs=2))
+
+    def interrupt(row: EpochRow) -> None:
+        if row.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"^stopped by Ctrl-C after epoch 2/2"):
+        train(task, interrupt, checkpoints=Checkpoints(tmp_path))
+    undisturbed = train(task, lambda row: None)
+    rows: list[EpochRow] = []
+    assert same(undisturbed, train(task, rows.append, checkpoints=Checkpoints(tmp_path)))
+    assert [row.epoch for row in rows] == [1, 2]
+
+
 def test_after_an_explosion_the_last_good_weights_stay(tmp_path: Path) -> None:
     task = toy_job(recipe(epochs=4, optimizer="sgd", batch_size=60))
     train_rows, targets = task.data.train_rows, task.data.targets
@@ -241,13 +257,6 @@ def test_outputs_that_are_no_numbers_stop_it_too(tmp_path: Path) -> None:
 # --- what a key holds
 
 
-class KeyParams(Params):
-    """What a key is made of."""
-
-    lr: float
-    train: TrainParams
-
-
 def test_code_data_and_params_are_in_the_key(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     files = [tmp_path / "code" / "a.py", tmp_path / "data.csv"]
@@ -255,7 +264,7 @@ def test_code_data_and_params_are_in_the_key(tmp_path: Path) -> None:
         file.write_text("1")
 
     def key(lr: float = 1.0, **changes: Any) -> str:
-        read = KeyParams(lr=lr, train=params(**changes))
+        read = {"lr": lr, "train": params(**changes).model_dump(mode="json")}
         return make_training_key(read, [tmp_path / "code"], [files[1], tmp_path / "missing"])
 
     first = key()

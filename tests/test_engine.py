@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,23 @@ def test_same_seed_same_bits(optimizer: str) -> None:
 def test_patience_stops_early() -> None:
     _, trained = run_toy(recipe(epochs=50, patience=2))
     assert len(trained.curve) == trained.epoch + 2 < 50
+
+
+def test_patience_waits_for_the_last_phase() -> None:
+    """A head that has learned all it can is what `train.unfreeze` waits for."""
+    how = recipe(epochs=10, patience=2, lr=1e-9)
+    plan = (replace(ONE_PHASE[0], strength=0.5), replace(ONE_PHASE[0], start=0.6))
+    trained = train(replace(toy_job(how), plan=plan), lambda row: None)
+    assert len(trained.curve) == 8, "six epochs of the first phase, two without a better one"
+
+
+def test_a_single_row_joins_the_batch_before() -> None:
+    """Batch norm learns nothing on one image."""
+    rows = np.arange(33)
+    assert [len(batch) for batch, _ in epoch_batches(rows, 16, 0, 1)] == [16, 17]
+    assert [len(batch) for batch, _ in epoch_batches(rows[:1], 16, 0, 1)] == [1]
+    assert [len(batch) for batch, _ in epoch_batches(rows[:3], 1, 0, 1)] == [1, 1, 1]
+    assert [len(batch) for batch, _ in epoch_batches(rows, 31, 0, 1)] == [31, 2]
 
 
 def test_a_loss_that_explodes_stops_with_what_to_try() -> None:

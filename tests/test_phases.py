@@ -15,7 +15,7 @@ from podium.data.augment import make_augment
 from podium.engine.batches import FeatureSource
 from podium.engine.features import FeatureRecipe, load_features, write_features
 from podium.engine.optimization import build_optimizer
-from podium.engine.phases import Phase, describe_last_size, make_plan, phase_of
+from podium.engine.phases import Phase, check_phases, describe_last_size, make_plan, phase_of
 from podium.engine.processes import Alone
 from podium.engine.session import Pass, Session
 from podium.errors import PodiumError
@@ -59,6 +59,17 @@ def test_epochs_fall_into_phases() -> None:
     plan = make_plan("none", False, [], [(0.0, 64), (0.4, 128), (0.8, 224)], 224)
     sizes = [phase_of(plan, epoch, 10).image_size_px for epoch in range(1, 11)]
     assert sizes == [64] * 4 + [128] * 4 + [224] * 2
+
+
+def test_a_phase_that_no_epoch_falls_into_is_refused() -> None:
+    """`epochs: auto` may mean three: the net would be judged at a size that it never learned at."""
+    plan = make_plan("none", False, [], [(0.0, 64), (0.4, 96), (0.8, 128)], 128)
+    check_phases(plan, 5)
+    with pytest.raises(
+        PodiumError, match=r"got none of 4 for all at 128 px, from the share 0\.8 on"
+    ):
+        check_phases(plan, 4)
+    check_phases(make_plan("none", False, [], [], 96), 1)
 
 
 def test_sizes_end_where_the_net_is_judged() -> None:

@@ -51,6 +51,15 @@ BAD = [
     ({"competition.rules.pretrained": False}, "model.pretrained: expected false"),
     ({"evaluate.primary": "qwk"}, "evaluate.primary: qwk is for grades in order"),
     ({"train.loss": "ordinal"}, "train.loss: ordinal is for grades in order"),
+    (
+        {
+            "model.name": "alexnet",
+            "model.pretrained": False,
+            "model.freeze": "none",
+            "train.unfreeze": [[0, "head"], [0.5, "top"]],
+        },
+        "train.unfreeze: expected head or all with alexnet, whose layers do not run apart",
+    ),
     ({"train.recipes.cutmix": 0.5}, "train.recipes.cutmix: expected 0 while model.freeze holds"),
     (
         {

@@ -165,8 +165,10 @@ def epoch_batches(
     """
     order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(train_rows)
     uses: defaultdict[int, int] = defaultdict(int)
-    for start in range(0, len(order), batch_size):
-        rows = [int(row) for row in order[start : start + batch_size]]
+    n_steps = count_steps(len(order), batch_size)
+    for step in range(n_steps):
+        stop = len(order) if step == n_steps - 1 else (step + 1) * batch_size
+        rows = [int(row) for row in order[step * batch_size : stop]]
         occurrences = []
         for row in rows:
             occurrences.append(uses[row])
@@ -175,8 +177,9 @@ def epoch_batches(
 
 
 def count_steps(n_rows: int, batch_size: int) -> int:
-    """Optimiser steps in an epoch; the last batch may be smaller."""
-    return -(-n_rows // batch_size)
+    """Optimiser steps in an epoch. The last batch may be smaller, but a single row joins the batch
+    before: batch norm learns nothing on it, and its step would weigh as much as any."""
+    return max(1, -(-n_rows // batch_size) - (n_rows % batch_size == 1))
 
 
 def split_batch(n_rows: int, parts: int) -> list[range]:

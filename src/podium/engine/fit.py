@@ -23,6 +23,7 @@ from podium.engine.phases import (
     HEAD,
     Phase,
     check_augmentation,
+    check_phases,
     count_augmented_epochs,
     count_views,
     is_whole,
@@ -183,6 +184,7 @@ def fit(job: FitJob, fold: int, run: Run) -> Fitted:
     plan = make_plan(
         model.freeze, model.starts_trained, params.unfreeze, params.size_schedule, job.image_size_px
     )
+    check_phases(plan, recipe.epochs)
     n_views = count_views(plan, params.views, len(rows))
     check_augmentation(plan, params.augment, params.recipes, n_views, params.augment_until)
     fitted_task = job.net_task.fit_to(data.targets[data.train_rows])

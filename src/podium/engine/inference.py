@@ -2,7 +2,7 @@
 
 In: a network or exported files. Out: outputs as numpy. Everything that only looks (features,
 evaluate, submit, deploy) runs here, so the score is taken on what ships. Thread count and batch
-size do not change its bits (tests/test_inference.py); forcing another vector unit does.
+size do not change its bits (tests/test_engine.py); forcing another vector unit does.
 
 The export is the old program format (.pdmodel): PaddleSlim quantises no other.
 """

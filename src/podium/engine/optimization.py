@@ -62,8 +62,8 @@ def build_optimizer(
 ) -> Any:
     """The optimiser named by `train.optimizer` over the trainable parameters.
 
-    Weight decay spares biases and normalisation (one-dimensional parameters), as timm and
-    PaddleClas do: AdamW decouples it, SGD and Adam take it as an L2 term. A layer at distance d
+    Weight decay spares biases and normalisation (one-dimensional parameters), as timm
+    does: AdamW decouples it, SGD and Adam take it as an L2 term. A layer at distance d
     from the head learns at lr * layer_decay^d (Clark et al., ELECTRA, arXiv:2003.10555; timm's
     --layer-decay).
 

@@ -117,6 +117,22 @@ def phase_of(plan: tuple[Phase, ...], epoch: int, epochs: int) -> Phase:
     return next(phase for phase in reversed(plan) if phase.start <= (epoch - 1) / epochs)
 
 
+def check_phases(plan: tuple[Phase, ...], epochs: int) -> None:
+    """Refuse a plan of which some phase has no epoch.
+
+    Raises:
+        PodiumError: with so few epochs the net would never learn that part, or at that size.
+    """
+    reached = {phase_of(plan, epoch, epochs) for epoch in range(1, epochs + 1)}
+    for phase in plan:
+        if phase not in reached:
+            raise PodiumError(
+                f"train.unfreeze, train.size_schedule: expected an epoch for each phase, got none of "
+                f"{epochs} for {phase.part} at {phase.image_size_px} px, from the share "
+                f"{phase.start:g} on: set epochs to more, or let that phase begin earlier"
+            )
+
+
 def count_augmented_epochs(until: float, epochs: int) -> int:
     """The epochs, from the first on, in which preset and recipes act: those that begin before the share
     `until` of `epochs` is over."""

@@ -15,8 +15,9 @@ from typing import Protocol
 from podium.data.params import CompetitionParams
 from podium.data.rules import check_pseudo_labels, check_start, check_tta
 from podium.engine.params import TrainParams
-from podium.engine.phases import check_cutmix, check_pseudo_threshold, list_parts
+from podium.engine.phases import TOP, check_cutmix, check_pseudo_threshold, list_parts
 from podium.errors import PodiumError
+from podium.models.catalogue import TRUNK_DEPTHS
 from podium.models.params import ModelParams
 from podium.tasks.classification.params import EvaluateParams
 from podium.tasks.table import make_data_task
@@ -63,6 +64,11 @@ def check_params(params: Sections) -> None:
             "set it to true or choose cross_entropy or focal"
         )
     parts = [part for _, part in list_parts(model.freeze, train.unfreeze)]
+    if TOP in parts and TRUNK_DEPTHS[model.name] == 1:
+        raise PodiumError(
+            f"train.unfreeze: expected head or all with {model.name}, whose layers do not run apart, "
+            f"got {TOP}"
+        )
     check_cutmix(train.recipes.cutmix, parts)
     check_pseudo_threshold(train.pseudo_threshold, model.freeze, parts)
     if params.epochs is not None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import paddle
 
@@ -19,7 +21,6 @@ from podium.engine.memory import explain_out_of_memory
 from podium.engine.params import RuntimeParams
 from podium.engine.processes import Group, is_follower, join_group
 from podium.errors import PodiumError
-from podium.params import Params
 from podium.runtime import cpu_class, describe_math, keep_freed_memory
 
 
@@ -118,11 +119,12 @@ def set_device(runtime: RuntimeParams) -> None:
     paddle.set_flags({"FLAGS_cudnn_deterministic": True})
 
 
-def make_training_key(params: Params, code: Iterable[Path], data: Iterable[Path]) -> str:
+def make_training_key(params: Mapping[str, Any], code: Iterable[Path], data: Iterable[Path]) -> str:
     """A name for what decides a training's bits: 32 hex digits.
 
     Args:
-        params: what the training reads of params.yaml.
+        params: those that the stage declares, as `podium.dag.declared_params` has them: what else
+            is edited while a training is down leaves it its checkpoint.
         code: files, and folders: of these Python and YAML count.
         data: files; one that is missing has no content.
     """
@@ -130,7 +132,8 @@ def make_training_key(params: Params, code: Iterable[Path], data: Iterable[Path]
     files = [
         file for path in (*code, *data) for file in (_code_in(path) if path.is_dir() else [path])
     ]
-    said = params.model_dump_json(exclude={"train": {"checkpoint_every"}})
+    train = {key: value for key, value in params["train"].items() if key != "checkpoint_every"}
+    said = json.dumps({**params, "train": train}, sort_keys=True)
     parts = [said.encode("utf-8"), cpu_class().encode(), paddle.__version__.encode()]
     for file in files:
         parts += [file.as_posix().encode("utf-8"), file.read_bytes() if file.exists() else b""]

@@ -57,7 +57,7 @@ class Session:
         group: the ranks.
         amp: float16 where it is safe, with loss scaling; on GPUs.
         ema: decay of the moving average of the weights, by which the net is judged and kept; 0:
-            none. It starts low, min(ema, (1 + step) / (10 + step)), as in TensorFlow and timm.
+            none. It starts low, min(ema, (1 + step) / (10 + step)), as in TensorFlow.
         clip_norm: the greatest norm of all gradients together; 0: any.
     """
 

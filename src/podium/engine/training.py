@@ -264,6 +264,9 @@ class _Loop:
                 raise self._interrupted()
         if self._ingredients:
             self._make_soup(part, session)
+        # Asked after the last step: the next fold shall not begin. This one is done, and stored.
+        if self._checkpoints and self._group.broadcast(b"1" if self._stop.signal else b""):
+            raise self._interrupted()
         assert progress.kept_score is not None
         return Trained(
             self._kept,
@@ -430,8 +433,12 @@ class _Loop:
         return score > kept if self._job.metric.higher_is_better else score < kept
 
     def _is_impatient(self) -> bool:
+        """Whether the last phase has gone on for so long without a better epoch: a head that has
+        learned all it can is what `train.unfreeze` waits for."""
         patience, progress = self._job.recipe.params.patience, self._progress
-        if not patience or len(progress.curve) - progress.kept_epoch < patience:
+        plan, epochs, epoch = self._job.plan, self._job.recipe.epochs, len(progress.curve)
+        before = sum(phase_of(plan, past, epochs) != plan[-1] for past in range(1, epoch + 1))
+        if not patience or epoch - max(before, progress.kept_epoch) < patience:
             return False
         if self._speaks:
             print(f"stopped early: no better {self._job.metric.name} for {patience} epochs")
