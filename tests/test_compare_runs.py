@@ -64,7 +64,7 @@ def test_revision_experiment_and_workspace_are_read(repository: Repository) -> N
         ("HEAD", 20), ("first", 20), ("main", 20), ("better", 2), (commit[:9], 2), ("workspace", 0),
     ):  # fmt: skip
         run = runs.load(name)
-        right = run.side.labels == np.arange(N) % 2
+        right = run.answers.apply(run.probabilities).argmax(axis=1) == np.arange(N) % 2
         assert (~right).sum() == wrong, name
         assert run.rows["image_id"].tolist() == list(BASE.ids)
     assert runs.load("better").param("train.ema") == 0.5
@@ -257,7 +257,7 @@ def test_decoded_labels_are_what_is_compared(repository: Repository) -> None:
     by_name = {change.spec.name: change for change in result.comparison.changes}
     assert by_name["accuracy"].after == 0.5
     assert by_name["log_loss"].after == pytest.approx(-np.log(0.9))
-    assert result.after.side.labels.tolist() == [1] * N
+    assert result.sides[1].labels.tolist() == [1] * N
 
 
 def test_temperature_counts_in_the_log_loss(repository: Repository) -> None:

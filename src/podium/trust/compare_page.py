@@ -85,7 +85,7 @@ def make_page(result: RunComparison, root: Path) -> str:
 def _show(result: RunComparison, rows: npt.NDArray[np.int64], root: Path) -> dict[str, Any]:
     """The images of these rows, those first whose true class gained or lost most; the pictures of
     all but the first are left out, their ids are not."""
-    before, after = result.before.side, result.after.side
+    before, after = result.sides
     table, classes = result.before.rows, result.before.classes
     targets = result.task.targets(table["label"].tolist())
     own = targets[rows]

@@ -11,7 +11,8 @@ from typing import Any
 
 from podium.tasks.protocol import DataTask
 from podium.tasks.table import make_data_task
-from podium.trust.compare import Change, Comparison, Word, compare, holm
+from podium.trust.compare import Change, Comparison, Side, Word, compare, holm
+from podium.trust.compare_answers import make_side
 from podium.trust.compare_runs import StoredRun
 from podium.trust.compare_val_sets import check_same_val_set
 
@@ -32,12 +33,14 @@ class RunComparison:
         before, after: the runs; `after` is what is judged.
         task: the baseline's: its primary metric decides.
         comparison: the numbers.
+        sides: what both say of the images.
     """
 
     before: StoredRun
     after: StoredRun
     task: DataTask
     comparison: Comparison
+    sides: tuple[Side, Side]
 
     @property
     def changed_params(self) -> list[tuple[str, str, str]]:
@@ -76,23 +79,30 @@ def compare_runs(before: StoredRun, after: StoredRun, comparisons: int = 1) -> R
         ProblemsError: the val sets differ.
     """
     check_same_val_set(before, after)
-    task = make_data_task(
-        before.param("competition.task"),
-        classes=before.classes,
-        ordinal=before.param("competition.ordinal"),
-        primary_metric=before.param("evaluate.primary"),
+    task = _make_task(before)
+    targets = task.training_targets(
+        before.rows["label"].tolist(), before.rows["soft_label"].tolist()
     )
+    sides = make_side(before, task, targets), make_side(after, _make_task(after), targets)
     comparison = compare(
         task,
-        before.side,
-        after.side,
-        task.training_targets(before.rows["label"].tolist(), before.rows["soft_label"].tolist()),
+        *sides,
+        targets,
         before.rows["group_id"].tolist(),
         draws=before.param("evaluate.bootstrap_draws"),
         seed=before.param("seed"),
         comparisons=comparisons,
     )
-    return RunComparison(before, after, task, comparison)
+    return RunComparison(before, after, task, comparison, sides)
+
+
+def _make_task(run: StoredRun) -> DataTask:
+    return make_data_task(
+        run.param("competition.task"),
+        classes=run.classes,
+        ordinal=run.param("competition.ordinal"),
+        primary_metric=run.param("evaluate.primary"),
+    )
 
 
 def diff_params(before: StoredRun, after: StoredRun) -> list[tuple[str, str, str]]:
@@ -151,8 +161,8 @@ def make_notes(runs: Sequence[StoredRun]) -> list[str]:
     fitted = [run.name for run in runs if run.answers.decoder or run.answers.temperature != 1]
     if fitted:
         lines.append(
-            f"{', '.join(fitted)}: answers as submitted, by a decoder or temperature that was fitted "
-            "on these very images, so a little too good; metrics/evaluate.json has the fair gain"
+            f"{', '.join(fitted)}: answers by a decoder or temperature, each image's by one that was "
+            "fitted on others"
         )
     return lines
 

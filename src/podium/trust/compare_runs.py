@@ -25,7 +25,6 @@ import pandas as pd
 from podium.errors import PodiumError, did_you_mean
 from podium.params import flatten, parse_yaml
 from podium.tasks.answers import Answers, load_answers
-from podium.trust.compare import Side
 
 WORKSPACE = "workspace"
 PREDICTIONS = "predictions/val.csv"
@@ -62,12 +61,6 @@ class StoredRun:
     probabilities: npt.NDArray[np.float64]
     answers: Answers
     notes: tuple[str, ...]
-
-    @property
-    def side(self) -> Side:
-        """As it would be submitted: calibrated probabilities, decoded labels."""
-        labels = self.answers.apply(self.probabilities).argmax(axis=1).astype(np.int64)
-        return Side(Answers(self.answers.temperature).apply(self.probabilities), labels)
 
     def param(self, key: str) -> Any:
         """One of `params`.
