@@ -265,7 +265,8 @@ class _Loop:
         if self._ingredients:
             self._make_soup(part, session)
         # Asked after the last step: the next fold shall not begin. This one is done, and stored.
-        if self._checkpoints and self._group.broadcast(b"1" if self._stop.signal else b""):
+        asked = self._stop.signal is not None and self._checkpoints is not None
+        if self._group.broadcast(b"1" if asked else b""):
             raise self._interrupted()
         assert progress.kept_score is not None
         return Trained(
