@@ -17,7 +17,6 @@ from podium.engine.mirrors import find_mirrors
 from podium.engine.params import TrainParams
 from podium.engine.phases import (
     check_image_recipes,
-    check_phases,
     count_views,
     describe_last_size,
     make_plan,
@@ -80,8 +79,6 @@ def main() -> None:
         params.train.size_schedule,
         size_px,
     )
-    if params.epochs is not None:  # what auto means depends on the training list
-        check_phases(plan, params.epochs)
     differs = describe_last_size(plan, size_px)
     if differs:
         print(f"{NAME}: {differs}", flush=True)

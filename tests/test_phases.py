@@ -66,7 +66,7 @@ def test_a_phase_that_no_epoch_falls_into_is_refused() -> None:
     plan = make_plan("none", False, [], [(0.0, 64), (0.4, 96), (0.8, 128)], 128)
     check_phases(plan, 5)
     with pytest.raises(
-        PodiumError, match=r"got none of 4 for all at 128 px, from the share 0\.8 on"
+        PodiumError, match=r"got none of 4 for the one that begins at the share 0\.8: set epochs"
     ):
         check_phases(plan, 4)
     check_phases(make_plan("none", False, [], [], 96), 1)

@@ -77,6 +77,14 @@ BAD = [
         {"train.warmup_epochs": 3.5},
         "train.warmup_epochs: expected 3 at most, the epochs of this training, got 3.5",
     ),
+    (
+        {
+            "model.freeze": "none",
+            "image_size": 128,
+            "train.size_schedule": [[0, 64], [0.4, 96], [0.8, 128]],
+        },
+        "got none of 3 for the one that begins at the share 0.8: set epochs to more",
+    ),
 ]
 
 

@@ -128,8 +128,8 @@ def check_phases(plan: tuple[Phase, ...], epochs: int) -> None:
         if phase not in reached:
             raise PodiumError(
                 f"train.unfreeze, train.size_schedule: expected an epoch for each phase, got none of "
-                f"{epochs} for {phase.part} at {phase.image_size_px} px, from the share "
-                f"{phase.start:g} on: set epochs to more, or let that phase begin earlier"
+                f"{epochs} for the one that begins at the share {phase.start:g}: set epochs to more, or "
+                "let it begin earlier"
             )
 
 

@@ -15,7 +15,14 @@ from typing import Protocol
 from podium.data.params import CompetitionParams
 from podium.data.rules import check_pseudo_labels, check_start, check_tta
 from podium.engine.params import TrainParams
-from podium.engine.phases import TOP, check_cutmix, check_pseudo_threshold, list_parts
+from podium.engine.phases import (
+    TOP,
+    check_cutmix,
+    check_phases,
+    check_pseudo_threshold,
+    list_parts,
+    make_plan,
+)
 from podium.errors import PodiumError
 from podium.models.catalogue import TRUNK_DEPTHS
 from podium.models.params import ModelParams
@@ -44,7 +51,8 @@ def check_params(params: Sections) -> None:
     Raises:
         PodiumError: initial weights, views or pseudo-labels against `competition.rules`; a metric or
             a loss for grades in order where there are none; images to cut, or test images to learn
-            from, where layers are frozen; a warm-up longer than `epochs`, where these are not auto.
+            from, where layers are frozen; a warm-up longer than `epochs`, or a phase that none of them
+            falls into, where they are not auto.
     """
     competition, model, train = params.competition, params.model, params.train
     primary, tta = params.evaluate.primary, params.evaluate.tta
@@ -73,6 +81,9 @@ def check_params(params: Sections) -> None:
     check_pseudo_threshold(train.pseudo_threshold, model.freeze, parts)
     if params.epochs is not None:
         check_warmup(train, params.epochs)
+        starts, most = model.starts_trained, max((px for _, px in train.size_schedule), default=0)
+        plan = make_plan(model.freeze, starts, train.unfreeze, train.size_schedule, most)
+        check_phases(plan, params.epochs)
 
 
 def check_warmup(train: TrainParams, epochs: int) -> None:
