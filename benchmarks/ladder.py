@@ -415,6 +415,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="train the named tricks even if known")
     parser.add_argument("--write", action="store_true", help="put the table into docs/accuracy.md")
     arguments = parser.parse_args()
+    if arguments.again and not arguments.tricks:
+        parser.error("--again: name the --tricks")
     ladders = {name: Ladder(name, arguments.tricks, arguments.again) for name in COMPETITIONS}
     for name, ladder in ladders.items():
         if arguments.only and name not in arguments.only:

@@ -124,6 +124,18 @@ def test_border_of_few_groups_is_less_sure() -> None:
     assert severities == ["alarm", "quiet"]
 
 
+def test_a_model_that_knows_nothing_can_lose_nothing() -> None:
+    """Right by chance on a third, it could not lose the third that would alarm: quiet says too much."""
+    subject = Subject(draw_images(), TARGETS, [str(k) for k in range(N)], draws=20, seed=0)
+    answers = np.where(np.arange(N) % 4 == 0, TARGETS, (TARGETS + 1) % 3)
+    found = check_occlusion(subject, [None] * N, lambda images, rows: answers[rows], GAP)
+    assert [one.severity for one in found[1:]] == ["not measured", "not measured"]
+    assert "right on 25.0% of these images" in found[1].sentence
+    nothing = explain_candidates(find_candidates([], TARGETS[:0], np.empty((0, 3)), "abc"), 9, True)
+    assert nothing.severity == "not measured"
+    assert "not surely better than the commonest class" in nothing.sentence
+
+
 def test_without_masks_nothing_is_claimed() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (N, SIDE, SIDE, 3)).astype(np.uint8)
     subject = Subject(noise, TARGETS, [str(k) for k in range(N)], 200, 0)

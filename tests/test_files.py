@@ -117,6 +117,8 @@ def test_csv_keeps_every_digit(tmp_path: Path) -> None:
         (errno.EDQUOT, "no space left"),
         (errno.EACCES, "no permission (models/w)"),
         (errno.EROFS, "no permission"),
+        (errno.EISDIR, "expected a file, got a folder (models/w)"),
+        (errno.ENOTDIR, "expected a folder, got a file, within the path (models/w)"),
     ],
 )
 def test_the_systems_errors_that_are_the_users(number: int, words: str) -> None:

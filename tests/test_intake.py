@@ -83,6 +83,17 @@ def dvc_status(root: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("no_dvc")
+def test_a_data_raw_that_leads_nowhere_is_named(root: Path, tmp_path: Path) -> None:
+    (root / "data").mkdir(exist_ok=True)
+    (root / "data/raw").symlink_to("nowhere")
+    source = write_tree(tmp_path / "fruit", FILES)
+    with pytest.raises(
+        PodiumError, match="is a link to nowhere, which is missing: remove the link"
+    ):
+        init_competition(source, root)
+
+
 def test_a_folder_is_brought_tracked_and_written_down(root: Path, tmp_path: Path) -> None:
     extra = {"notes.txt": "", "test_images/.DS_Store": "", "train_images/readme.md": ""}
     source = write_tree(tmp_path / "fruit", {**FILES, **extra})

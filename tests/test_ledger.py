@@ -198,6 +198,19 @@ def test_metrics_are_not_mixed() -> None:
     assert comparable([]) == []
 
 
+def test_files_are_not_mixed() -> None:
+    """The val scores of the two submissions may be of different images."""
+    rows = [entry(1), entry(2, file="submission_compressed.csv"), entry(3)]
+    assert [row.sha256 for row in comparable(rows)] == [rows[0].sha256, rows[2].sha256]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_score_that_is_no_number_is_refused(number: str) -> None:
+    text = ",".join(COLUMNS) + "\n" + format_entry(ENTRY).decode().replace("0.91", number)
+    with pytest.raises(ValueError, match=f"row 2: expected a finite number, got {number}"):
+        parse_ledger(text)
+
+
 @pytest.mark.parametrize("count", [1, 14])
 def test_the_picture(tmp_path: Path, count: int) -> None:
     for number in range(count):
