@@ -4,7 +4,7 @@ from pathlib import Path
 
 from podium.data.manifest import load_manifest
 from podium.data.params import DataParams, SplitParams
-from podium.data.splits import make_split_report, make_splits
+from podium.data.splits import describe_gaps, make_split_report, make_splits
 from podium.files import write_csv, write_metrics
 from podium.params import Params, Seed, load_params
 from podium.stage import run_stage
@@ -30,10 +30,8 @@ def main() -> None:
     write_metrics(Path("metrics/split.json"), report, ("n_images", "max_class_share_deviation"))
     sizes = ", ".join(str(size) for size in report["fold_sizes"].values())
     print(f"{NAME}: {len(splits)} of {len(train)} training images in folds of {sizes}")
-    for label, counts in report["class_counts"].items():
-        if 0 in counts:  # groups that hold several classes can make it so
-            folds = [fold for fold, count in enumerate(counts) if not count]
-            print(f"{NAME}: no image of class {label} in folds {folds}: scores there leave it out")
+    for line in describe_gaps(report):
+        print(f"{NAME}: {line}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ metrics/measured/answer_time.json.
 
 from pathlib import Path
 
-import numpy as np
-
 from podium.data.manifest import load_manifest
 from podium.data.params import CompetitionParams
 from podium.data.predictions import write_predictions
@@ -110,26 +108,29 @@ def main() -> None:
 
     manifest = load_manifest(Path("data/manifest.csv"))
     test = manifest[manifest["source"] == "test"]
-    probabilities = {
+    predictions = {
         FULL: predict_test(
-            manifest, size_px, lambda images: ensemble.run(images, "predict test"), task
+            manifest,
+            size_px,
+            lambda images: ensemble.run(images, "predict test"),
+            task,
+            answers[FULL],
         ),
         COMPRESSED: predict_test(
-            manifest, size_px, lambda images: [deployment.run_images(images, "predict test")], task
+            manifest,
+            size_px,
+            lambda images: [deployment.run_images(images, "predict test")],
+            task,
+            answers[COMPRESSED],
         ),
     }
     write_predictions(
         Path("predictions/test.csv"),
         test["image_id"].tolist(),
-        probabilities[FULL],
+        predictions[FULL].raw,
         task.classes,
     )
-    # Decoder and temperature are for what nets say: of unreadable images the prior is handed in.
-    is_said = (test["problem"] == "").to_numpy()[:, None]
-    submitted = {
-        name: np.where(is_said, answers[name].apply(values), values)
-        for name, values in probabilities.items()
-    }
+    submitted = {name: found.submitted for name, found in predictions.items()}
     doubt = doubt_values(test, task, sample)
     submissions = []
     for name, values in submitted.items():

@@ -370,7 +370,7 @@ def find(primary: Metric, n: int = 400, **changes: Any) -> Any:
 def test_nothing_asked_for_nothing_done(tmp_path: Path) -> None:
     found, probabilities = find("qwk", calibrated=False, decoded=False)
     assert (found.answers, found.report, found.lines) == (Answers(), {}, [])
-    assert found.answers.apply(probabilities) is probabilities
+    assert np.array_equal(found.answers.apply([probabilities]), probabilities)
     write_answers(tmp_path / "decoder.json", found.answers)
     assert load_answers(tmp_path / "decoder.json") == Answers()
 
@@ -383,7 +383,7 @@ def test_answers_survive_the_file(tmp_path: Path, primary: Metric) -> None:
     write_answers(path, found.answers)
     again = load_answers(path)
     assert again == found.answers
-    applied = again.apply(probabilities)
+    applied = again.apply([probabilities])
     assert np.array_equal(applied.argmax(axis=1), found.answers.decoder.decode(probabilities))
     assert (applied.sum(axis=1) == 1).all()
     assert not np.array_equal(applied.argmax(axis=1), probabilities.argmax(axis=1))
@@ -393,9 +393,27 @@ def test_answers_survive_the_file(tmp_path: Path, primary: Metric) -> None:
 
 def test_calibration_alone_keeps_the_labels() -> None:
     probabilities, _ = make_biased_grades(100, 0)
-    applied = Answers(temperature=2.0).apply(probabilities)
+    applied = Answers(temperature=2.0).apply([probabilities])
     assert np.array_equal(applied.argmax(axis=1), probabilities.argmax(axis=1))
     assert applied == pytest.approx(apply_temperature(probabilities, 2.0))
+
+
+def test_each_of_several_models_has_its_own_temperature() -> None:
+    """Their mean, divided by what cools one of them, would be cooled twice where they disagree."""
+    one, other = (make_biased_grades(100, seed)[0] for seed in (0, 1))
+    applied = Answers(temperature=2.0).apply([one, other])
+    expected = (apply_temperature(one, 2.0) + apply_temperature(other, 2.0)) / 2
+    assert np.array_equal(applied, expected)
+    assert not np.allclose(applied, apply_temperature((one + other) / 2, 2.0))
+
+
+def test_a_decoder_sees_the_mean_of_several_models() -> None:
+    found, probabilities = find("qwk", calibrated=False)
+    assert found.answers.decoder is not None
+    other = probabilities[:, ::-1]
+    applied = found.answers.apply([probabilities, other]).argmax(axis=1)
+    mean = (probabilities + other) / 2
+    assert np.array_equal(applied, found.answers.decoder.decode(mean))
 
 
 def test_too_few_rows_are_one_line() -> None:

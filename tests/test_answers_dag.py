@@ -120,7 +120,7 @@ def test_all_of_it_on_out_of_fold_rows(averaged: tuple[Path, str], tmp_path: Pat
     assert (answers.temperature != 1) == calibration["adopted"]
     assert (answers.decoder is not None) == any(row["adopted"] for row in found["decoder"])
     ids, probabilities = raw_test(clone)
-    labels = [CLASSES[number] for number in answers.apply(probabilities).argmax(axis=1)]
+    labels = [CLASSES[number] for number in answers.apply([probabilities]).argmax(axis=1)]
     assert submitted(clone, "submission.csv") == dict(zip(ids, labels, strict=True))
 
     # Calibration and decoder are found again without a new training or compression.

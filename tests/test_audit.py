@@ -21,6 +21,7 @@ from podium.intake.demo.photo import render_photo
 from podium.intake.demo.plan import make_plan
 from podium.intake.demo.spec import DemoSpec
 from podium.probes.findings import Effect, Finding, Scale
+from podium.probes.near_duplicates import NearDuplicates
 from podium.probes.shortcuts import BORDER, Probe
 from podium.trust.audit import twins as twins_module
 from podium.trust.audit.doctor import Audit, Case, audit, explain_probes, measure_drift
@@ -342,7 +343,8 @@ def test_equal_pixels_are_found_where_alike_ones_are_not_looked_for(
 def make_twins(rows: pd.DataFrame, groups: list[list[str]], folds: dict[str, int]) -> Twins:
     """Groups as if found."""
     table = twins_module._make_table(rows, groups, folds)
-    return Twins(groups, rows["image_id"][rows["source"] == "train"].tolist(), table, None, "")
+    names = rows["image_id"][rows["source"] == "train"].tolist()
+    return Twins(groups, [], names, table, None, "")
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,40 @@ def test_many_twins_across_alarm_and_few_do_not(count: int, severity: str) -> No
         assert finding.alarm_at == pytest.approx(0.5)
         assert bool(finding.advice) == (severity != "quiet")
     assert found["near-duplicates within train"].alarm_at is None
+
+
+def test_a_series_longer_than_a_group_leaks_all_the_same() -> None:
+    """Frames of a video: a group ends after 20, and the next frame is in another fold, or in test."""
+    rows = make_rows(60, 30)
+    ids = rows["image_id"].tolist()
+    folds = {name: int(k >= 20) for k, name in enumerate(ids[:60])}  # val: fold 1
+    twins = make_twins(rows, [ids[:20], ids[20:40], ids[60:80]], folds)
+    apart = [(ids[19], ids[20]), (ids[20], ids[21]), (ids[60], ids[5]), (ids[60], ids[61])]
+    found = {
+        one.check: one
+        for one in explain_twins(replace(twins, apart=apart), rows, ids[20:60], folds, GAP)
+    }
+    val = found["near-duplicates across train and val"]
+    assert val.sentence == "1 of 40 val images have a near-duplicate in training"
+    assert "4 pairs that are alike are in two of these groups" in val.advice
+    test = found["near-duplicates across train and test"]
+    assert test.sentence.startswith("1 of 30 test images show the same thing as a training image")
+
+
+def test_pairs_that_a_full_group_leaves_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        twins_module,
+        "find_near_duplicates",
+        lambda *_: NearDuplicates(3, [(0, 1), (1, 2), (2, 3)], [[0, 1], [2, 3]]),
+    )
+    rows = make_rows(5, 0).assign(width=300, height=300)
+    rows.loc[4, "pixel_hash"] = rows["pixel_hash"][2]
+    seen = np.eye(5, dtype=np.float32)
+    images = list(draw_images()[:5])
+    twins = find_twins(rows, images, seen, {}, lambda *_: images[0], 10, 0)
+    ids = rows["image_id"].tolist()
+    assert twins.groups == [ids[:2], ids[2:]]
+    assert twins.apart == [(ids[1], ids[2]), (ids[1], ids[4])]
 
 
 def test_equal_pixels_alone_alarm_where_they_are_most_of_the_test_images() -> None:

@@ -64,7 +64,7 @@ def test_revision_experiment_and_workspace_are_read(repository: Repository) -> N
         ("HEAD", 20), ("first", 20), ("main", 20), ("better", 2), (commit[:9], 2), ("workspace", 0),
     ):  # fmt: skip
         run = runs.load(name)
-        right = run.answers.apply(run.probabilities).argmax(axis=1) == np.arange(N) % 2
+        right = run.answers.apply([run.probabilities]).argmax(axis=1) == np.arange(N) % 2
         assert (~right).sum() == wrong, name
         assert run.rows["image_id"].tolist() == list(BASE.ids)
     assert runs.load("better").param("train.ema") == 0.5

@@ -123,7 +123,7 @@ def test_epochs_that_are_neither_a_number_nor_auto(tmp_path: Path, text: str) ->
 def test_auto_epochs_show_a_net_as_many_pictures_whatever_the_list() -> None:
     """Within bounds, fewer where models are averaged; a number is obeyed, and a head on features
     that are there costs nothing."""
-    lists = {0: ["a"] * 1000, 1: ["a"] * 2000}
+    lists = {0: ["a"] * 1000, 1: ["a"] * 1800}
     assert choose_epochs(None, "trunk", {1: ["a"] * 2000}) == 8
     assert choose_epochs(None, "trunk", lists) == 5  # by the longest of them
     assert choose_epochs(None, "none", {0: ["a"]}) == 30

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.data.splits import load_splits, make_split_report, make_splits
+from podium.data.splits import describe_gaps, load_splits, make_split_report, make_splits
 from podium.data.subset import make_subset
 from podium.errors import PodiumError, ProblemsError
 from podium.files import write_csv
@@ -164,6 +164,18 @@ def test_report_counts_by_hand() -> None:
         "fold_sizes": {"0": 4, "1": 2},
         "class_counts": {"a": [2, 2], "b": [2, 0]},
     }
+
+
+def test_a_fold_without_a_class_is_told() -> None:
+    train = pd.DataFrame(
+        {"image_id": list("abcdef"), "group_id": list("aabbcd"), "label": list("xyxyxz")}
+    )
+    splits = pd.DataFrame({"image_id": list("abcdef"), "fold": [0, 0, 1, 1, 2, 0]})
+    assert describe_gaps(make_split_report(train, splits)) == [
+        "no image of class y in folds [2]: scores there leave it out",
+        "no image of class z in folds [1, 2]: scores there leave it out",
+    ]
+    assert describe_gaps(make_split_report(train[:4], splits[:4])) == []
 
 
 def test_load_splits_round_trip(tmp_path: Path) -> None:

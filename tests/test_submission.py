@@ -201,7 +201,7 @@ def test_probability_rules(tmp_path: Path, row: bytes, rule: str) -> None:
 
 def test_unreadable_images_get_the_prior() -> None:
     test = make_test(["a", "b", "c"], ["", "truncated", ""])
-    prior = LABELS.fallback_prediction(["good", "good", "bad", "ugly one"])
+    prior = LABELS.fallback_prediction(LABELS.targets(["good", "good", "bad", "ugly one"]))
     filled = fill_unreadable(ONE_HOT[[0, 2]], test, prior)
     assert filled.tolist() == [ONE_HOT[0].tolist(), [0.5, 0.25, 0.25], ONE_HOT[2].tolist()]
     assert make_submission(test, filled, LABELS, None) == b"id,label\na,bad\nb,good\nc,good\n"

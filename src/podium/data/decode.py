@@ -124,6 +124,11 @@ def decode_reduced(image: Image.Image, least_px: int) -> tuple[Image.Image, int]
         raise UndecodableImageError(f"damaged or truncated: {error}") from error
 
 
+def find_largest_sample(image: Image.Image) -> int:
+    """The largest sample, 0..65535, of a loaded image of one 16-bit channel; 0 for other modes."""
+    return int(np.asarray(image).max()) if _is_deep(image) else 0
+
+
 def resize(rgb: Image.Image, size_px: int) -> Image.Image:
     """Squeeze an RGB image into the square; averages over what falls together (triangle filter)."""
     if rgb.size == (size_px, size_px):
@@ -143,13 +148,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode as 8-bit RGB; alpha over white; 16-bit integers divided by 257."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if _is_deep(image):
         return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         backdrop = Image.new("RGBA", rgba.size, _WHITE)
         return Image.alpha_composite(backdrop, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from podium.data.decode import (
     SIDEWAYS,
     UndecodableImageError,
     decode_reduced,
+    find_largest_sample,
     open_image,
 )
 from podium.data.file_traits import FileTraits, read_traits
@@ -46,6 +47,7 @@ class ImageFacts:
         mode: Pillow's mode as stored (`RGB`, `L`, `CMYK`, ...), "" where undecodable.
         rotated: whether EXIF asks for another orientation than the stored one.
         animated: whether there are more frames than the first, which is the one that counts.
+        largest_sample: of one channel with 16 bits, 0..65535; 0 where it is stored otherwise.
         thumbnail: uint8 (32, 32, 3), None where undecodable.
         traits: what the file says beside its picture, None where undecodable.
         problem: why the file cannot be used, without its name; "" where it can.
@@ -60,6 +62,7 @@ class ImageFacts:
     mode: str = ""
     rotated: bool = False
     animated: bool = False
+    largest_sample: int = 0
     thumbnail: RGB | None = None
     traits: FileTraits | None = None
     problem: str = ""
@@ -84,6 +87,7 @@ def inspect_file(path: Path) -> ImageFacts:
         traits = read_traits(image, len(content))
         check_last_scan(content)
         rgb, orientation = decode_reduced(image, REDUCED_PX)
+        largest_sample = find_largest_sample(image)
     except (UndecodableImageError, IncompleteJpegError) as error:
         return ImageFacts(sha256=sha256, problem=str(error))
     upright_size = (height, width) if orientation in SIDEWAYS else (width, height)
@@ -97,6 +101,7 @@ def inspect_file(path: Path) -> ImageFacts:
         mode=mode,
         rotated=orientation != 1,
         animated=animated,
+        largest_sample=largest_sample,
         thumbnail=_make_thumbnail(rgb),
         traits=traits,
     )

@@ -134,6 +134,24 @@ def make_split_report(train: pd.DataFrame, splits: pd.DataFrame) -> dict[str, An
     }
 
 
+def describe_gaps(report: dict[str, Any]) -> list[str]:
+    """A line for each class that some fold has no image of: groups that hold several classes can make
+    it so.
+
+    Args:
+        report: as `make_split_report` gives it.
+    """
+    empty = {
+        label: [fold for fold, count in enumerate(counts) if not count]
+        for label, counts in report["class_counts"].items()
+    }
+    return [
+        f"no image of class {label} in folds {folds}: scores there leave it out"
+        for label, folds in empty.items()
+        if folds
+    ]
+
+
 def load_splits(path: Path) -> pd.DataFrame:
     """Read splits.csv: columns image_id (str) and fold (int64).
 

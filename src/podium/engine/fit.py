@@ -49,7 +49,7 @@ from podium.tasks.protocol import DataTask
 # `epochs: auto`; docs/accuracy.md has what fewer and more bought.
 _LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
 _ENOUGH_PICTURES = 16_000
-_ENOUGH_PICTURES_OF_SEVERAL = 10_000
+_ENOUGH_PICTURES_OF_SEVERAL = 9_000
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def choose_epochs(epochs: int | None, freeze: str, train_lists: Mapping[int, Seq
     """What `epochs: auto` (None) means; the same for all folds, whose curves are averaged.
 
     A head on features that are there costs nothing: 30. Else as many passes as show a model
-    16,000 pictures, or each of several folds' models 10,000: what one of them has missed another
+    16,000 pictures, or each of several folds' models 9,000: what one of them has missed another
     one knows. 3 to 30.
     """
     if epochs is not None:

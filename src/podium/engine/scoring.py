@@ -21,6 +21,7 @@ from podium.engine.ensemble import Ensemble
 from podium.engine.inference import Outputs
 from podium.errors import PodiumError
 from podium.runtime import derive_seed
+from podium.tasks.answers import Answers
 from podium.tasks.protocol import DataTask
 
 Probabilities = npt.NDArray[np.float64]
@@ -113,29 +114,48 @@ def predict_out_of_fold(
     )
 
 
+@dataclass(frozen=True)
+class PredictedTest:
+    """Of all test rows, (n, k) each.
+
+    Attributes:
+        raw: the mean of the models' probabilities.
+        submitted: what `Answers` make of them.
+    """
+
+    raw: Probabilities
+    submitted: Probabilities
+
+
 def predict_test(
     manifest: pd.DataFrame,
     size_px: int,
     run: Callable[[Images], Sequence[Outputs]],
     task: DataTask,
-) -> Probabilities:
-    """Probabilities of all test rows; what cannot be read gets the training labels' prior.
+    answers: Answers,
+) -> PredictedTest:
+    """Predictions of all test rows; what cannot be read gets the training labels' prior.
 
     Args:
         manifest: of train and test.
         size_px: what the models want.
         run: images -> outputs of each model, whose probabilities are averaged.
         task: turns outputs into probabilities.
+        answers: what is submitted of them.
     """
     test = manifest[manifest["source"] == "test"]
-    labels = manifest.loc[manifest["source"] == "train", "label"].tolist()
-    prior = task.fallback_prediction(labels)
+    train = manifest[manifest["source"] == "train"]
+    labels, soft_labels = train["label"].tolist(), train["soft_label"].tolist()
+    prior = task.fallback_prediction(task.training_targets(labels, soft_labels))
     readable = readable_rows(manifest, "test")
-    if readable.empty:
-        return fill_unreadable(np.zeros((0, len(task.classes))), test, prior)
-    images = load_images(readable, size_px, "decode test")
-    each = [task.predictions(outputs) for outputs in run(images)]
-    return fill_unreadable(np.mean(each, axis=0), test, prior)
+    each = [np.zeros((0, len(task.classes)))]
+    if not readable.empty:
+        images = load_images(readable, size_px, "decode test")
+        each = [task.predictions(outputs) for outputs in run(images)]
+    return PredictedTest(
+        fill_unreadable(np.mean(each, axis=0), test, prior),
+        fill_unreadable(answers.apply(each), test, prior),
+    )
 
 
 def load_calibration_images(

@@ -23,7 +23,7 @@ from podium.engine.processes import Group, Vector
 from podium.engine.weights import State, load_state, read_state
 from podium.tasks.net_protocol import NetTask
 
-_JUDGED_AT_ONCE = 64
+_JUDGED_AT_ONCE = 32
 # The second is Paddle's older layer, which DenseNet uses: no relative of the first.
 _BATCH_NORMS = (nn.layer.norm._BatchNormBase, nn.BatchNorm)
 

@@ -4,8 +4,8 @@ Two thirds of a mobile net's training step are Paddle's depthwise kernels, for a
 arithmetic; and where maps are tiny, its dense kernels multiply image by image, nine columns at a
 time. Batched matrix products are what the math library does best, so both become that:
 
-- depthwise, on small maps: for each channel a product with a matrix that repeats the kernel's
-  weights along its diagonals (Toeplitz: Dumoulin & Visin, arXiv:1603.07285, section 4.1);
+- depthwise, on all but large maps: for each channel a product with its own matrix (see
+  `podium.models.depthwise`);
 - dense, on tiny maps: one product for the whole batch (im2col: Chellapilla et al., 2006).
 
 The same sums in another order. docs/training.md has the figures.
@@ -18,16 +18,15 @@ pointwise convolutions are one product each, too, and batch norm reads long rows
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
 import paddle
 from paddle import nn
 from paddle.nn import functional
 
-# On larger maps the matrix, whose size is the square of the map's, is mostly zeros.
-_MOST_POSITIONS = 16 * 16
+from podium.models.depthwise import convolve_depthwise, span
+
+# On larger maps Paddle's depthwise kernels are as fast: the matrices are mostly zeros.
+_MOST_POSITIONS = 40 * 40
 # Of the output of a dense convolution; with more columns per image Paddle's kernels are as fast.
 _MOST_COLUMNS = 9
 
@@ -35,7 +34,7 @@ _MOST_COLUMNS = 9
 class DepthwiseConv2D(nn.Conv2D):
     """`nn.Conv2D` with one kernel per channel, square: the same parameters, the same export.
 
-    Small maps on a CPU are multiplied by the kernel's matrix; all else is left to Paddle.
+    All but large maps are multiplied by matrices on a CPU; all else is left to Paddle.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class DepthwiseConv2D(nn.Conv2D):
             groups=channels,
             bias_attr=False,
         )
-        self._kernel, self._step, self._pad = kernel, stride, padding
+        self._step, self._pad = stride, padding
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """float32 (N, C, H, W) -> (N, C, H', W')."""
@@ -60,13 +59,7 @@ class DepthwiseConv2D(nn.Conv2D):
 
     def multiply(self, x: paddle.Tensor) -> paddle.Tensor:
         """The same of small maps in another order: (C, N, H, W) -> (C, N, H', W')."""
-        channels, batch, height, width = x.shape
-        spread = _load_spread(height, width, self._kernel, self._step, self._pad)
-        kernels = self.weight.reshape([channels, -1])
-        matrices = paddle.matmul(kernels, spread).reshape([channels, height * width, -1])
-        result = paddle.matmul(x.reshape([channels, batch, -1]), matrices)
-        outputs = [_span(side, self._kernel, self._step, self._pad)[0] for side in (height, width)]
-        return result.reshape([channels, batch, *outputs])
+        return convolve_depthwise(x, self.weight, self._step, self._pad)
 
 
 class TinyMapConv2D(nn.Conv2D):
@@ -75,7 +68,7 @@ class TinyMapConv2D(nn.Conv2D):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """float32 (N, C, H, W) -> (N, O, H', W')."""
         kernel, stride, padding = self._kernel_size[0], self._stride[0], self._padding
-        height, width = (_span(side, kernel, stride, padding)[0] for side in x.shape[2:])
+        height, width = (span(side, kernel, stride, padding)[0] for side in x.shape[2:])
         if not _runs_on_cpu(x) or height * width > _MOST_COLUMNS:
             return super().forward(x)
         batch, outputs = x.shape[0], self.weight.shape[0]
@@ -177,33 +170,3 @@ def _is_small(x: paddle.Tensor) -> bool:
 def _runs_on_cpu(x: paddle.Tensor) -> bool:
     """And is not being exported for the inference engine, which has kernels of its own."""
     return bool(paddle.in_dynamic_mode() and x.place.is_cpu_place())
-
-
-def _span(side: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
-    """Along one side: how many outputs, and how many zeros before the first input."""
-    if padding == "SAME":
-        outputs = -(-side // stride)
-        return outputs, max((outputs - 1) * stride + kernel - side, 0) // 2
-    before = int(padding)
-    return (side + 2 * before - kernel) // stride + 1, before
-
-
-def _make_places(
-    side: int, kernel: int, stride: int, padding: int | str
-) -> npt.NDArray[np.float32]:
-    """(kernel, inputs, outputs): 1 where an output sees an input through that place of the kernel."""
-    outputs, before = _span(side, kernel, stride, padding)
-    place, seen, output = np.ogrid[:kernel, :side, :outputs]
-    places: npt.NDArray[np.float32] = (seen == output * stride + place - before).astype(np.float32)
-    return places
-
-
-@lru_cache(maxsize=64)
-def _load_spread(
-    height: int, width: int, kernel: int, stride: int, padding: int | str
-) -> paddle.Tensor:
-    """Zeros and ones (kernel^2, inputs x outputs): kernels times it are their matrices."""
-    rows = _make_places(height, kernel, stride, padding)
-    columns = _make_places(width, kernel, stride, padding)
-    spread = np.einsum("iyp,jxq->ijyxpq", rows, columns)
-    return paddle.to_tensor(spread.reshape(kernel * kernel, -1))

@@ -63,6 +63,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _CHANNELS = ("red", "green", "blue")
 _EXAMPLES = 3
 _WARNINGS_SHOWN = 3
+_LARGEST_DARK_SAMPLE = 2**14 - 1  # of 16 bits: scaled to 8, at most a quarter of white
 _SUFFIX_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".tif": "TIFF"}
 _DECIMALS = 6
 
@@ -395,7 +396,7 @@ def _make_warnings(
     across = [group for group in duplicates if group.place == PLACES[2]]
     if across:
         warnings.append(f"{len(across)} test pictures are also training pictures, pixel for pixel")
-    warnings += _explain_odd_images(assembly)
+    warnings += _explain_odd_images(assembly) + _explain_dark_samples(assembly.facts)
     if odd_files:
         warnings.append(f"{len(odd_files)} files are in no list: {_examples(odd_files)}")
     return warnings
@@ -427,6 +428,18 @@ def _explain_odd_images(assembly: Assembly) -> list[str]:
     }
     return [
         f"{len(names)} images {what}: {_examples(names)}" for what, names in odd.items() if names
+    ]
+
+
+def _explain_dark_samples(facts: Sequence[ImageFacts]) -> list[str]:
+    """16-bit files of a camera with 8 to 14 bits: scaled from 65535, they come out nearly black."""
+    samples = [fact.largest_sample for fact in facts if fact.largest_sample]
+    if not samples or max(samples) > _LARGEST_DARK_SAMPLE:
+        return []
+    return [
+        f"{len(samples)} images are stored with 16 bits, and none has a sample above {max(samples)} of "
+        f"65535: they are seen nearly black; multiply their samples by {65535 // max(samples)}, all by "
+        "the same"
     ]
 
 

@@ -43,14 +43,22 @@ class Answers:
     temperature: float = 1.0
     decoder: Decoder | None = None
 
-    def apply(self, probabilities: Probabilities) -> Probabilities:
-        """Raw probabilities (n, k) -> what the task makes cells of, (n, k): calibrated, or, with a
-        decoder, 1 for the label and 0 for the others."""
+    def apply(self, each: Sequence[Probabilities]) -> Probabilities:
+        """What the task makes cells of, (n, k): calibrated probabilities, or, with a decoder, 1 for the
+        label and 0 for the others.
+
+        The temperature was fitted on what single models say, and is applied to each of them: their mean
+        is less sure already.
+
+        Args:
+            each: raw probabilities (n, k) of each model.
+        """
         if self.decoder is not None:
-            return np.eye(probabilities.shape[1])[self.decoder.decode(probabilities)]
+            mean = np.mean(each, axis=0)
+            return np.eye(mean.shape[1])[self.decoder.decode(mean)]
         if self.temperature != 1:
-            return apply_temperature(probabilities, self.temperature)
-        return probabilities
+            each = [apply_temperature(one, self.temperature) for one in each]
+        return np.asarray(np.mean(each, axis=0))
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,22 @@ def fit_temperature(probabilities: Probabilities, targets: HardOrSoft) -> float:
     return float(np.exp(found.x))
 
 
+def apply_nested_temperature(probabilities: Probabilities, evidence: Evidence) -> Probabilities:
+    """Each part's rows with the temperature of the other parts' rows: none is judged by what was fitted
+    on it.
+
+    Args:
+        probabilities: raw, (n, k).
+        evidence: of the same n rows.
+    """
+    judged = np.empty_like(probabilities)
+    for part in np.unique(evidence.parts):
+        held = evidence.parts == part
+        temperature = fit_temperature(probabilities[~held], evidence.targets[~held])
+        judged[held] = apply_temperature(probabilities[held], temperature)
+    return judged
+
+
 def calibrate(probabilities: Probabilities, evidence: Evidence) -> tuple[float, dict[str, Any]]:
     """Fit and judge a temperature.
 
@@ -63,11 +79,7 @@ def calibrate(probabilities: Probabilities, evidence: Evidence) -> tuple[float, 
         log loss before, after and gain with its interval, ECE before and after.
     """
     targets, numbers = evidence.targets, evidence.class_numbers
-    judged = np.empty_like(probabilities)
-    for part in np.unique(evidence.parts):
-        held = evidence.parts == part
-        temperature = fit_temperature(probabilities[~held], targets[~held])
-        judged[held] = apply_temperature(probabilities[held], temperature)
+    judged = apply_nested_temperature(probabilities, evidence)
     temperature = fit_temperature(probabilities, targets)
 
     losses_before, losses_after = row_losses(targets, probabilities), row_losses(targets, judged)

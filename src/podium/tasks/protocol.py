@@ -109,5 +109,9 @@ class DataTask(SubmissionTask, Protocol):
     ) -> dict[str, pd.DataFrame]:
         """Rows of each plot, by the plot's name."""
 
-    def fallback_prediction(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
-        """The prediction (k,) of an image that cannot be read, from the training labels."""
+    def fallback_prediction(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The prediction (k,) of an image that cannot be read.
+
+        Args:
+            targets: of all training images, as `training_targets` gives them.
+        """

@@ -16,7 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from podium.tasks.answers import Answers
-from podium.tasks.calibration import apply_temperature, fit_temperature
+from podium.tasks.calibration import (
+    apply_nested_temperature,
+    apply_temperature,
+    fit_temperature,
+)
 from podium.tasks.decoding import FITS, decode_nested
 from podium.tasks.evidence import Evidence, find_class_numbers, make_parts
 from podium.tasks.protocol import DataTask
@@ -53,12 +57,7 @@ def _calibrate(
         return raw
     if not math.isclose(fit_temperature(raw, targets), answers.temperature, rel_tol=_SAME):
         return apply_temperature(raw, answers.temperature)
-    judged = np.empty_like(raw)
-    for part in np.unique(evidence.parts):
-        held = evidence.parts == part
-        temperature = fit_temperature(raw[~held], targets[~held])
-        judged[held] = apply_temperature(raw[held], temperature)
-    return judged
+    return apply_nested_temperature(raw, evidence)
 
 
 def _decode(

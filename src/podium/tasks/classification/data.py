@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -239,10 +238,11 @@ class ClassificationData:
             "reliability": measure.reliability(targets, predictions).round(measure.DECIMALS),
         }
 
-    def fallback_prediction(self, labels: Sequence[str]) -> Probabilities:
-        """The class prior: the share of each class among the training labels, float64 (k,)."""
-        counts = Counter(labels)
-        return np.array([counts[name] / len(labels) for name in self.classes])
+    def fallback_prediction(self, targets: HardOrSoft) -> Probabilities:
+        """The class prior: the mean of the soft labels, or each class's share, float64 (k,)."""
+        if targets.ndim == 2:
+            return np.asarray(targets.mean(axis=0))
+        return np.bincount(targets, minlength=len(self.classes)) / len(targets)
 
     @property
     def submission_columns(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ the groups.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,12 @@ from podium.data.listing import TEST, TRAIN
 from podium.probes.cross_validation import NOT_FOLDABLE
 from podium.probes.findings import Effect, Finding, Scale
 from podium.probes.inflation import Inflation, measure_inflation
-from podium.probes.near_duplicates import LEAST_SIDE_PX, NearDuplicates, find_near_duplicates
+from podium.probes.near_duplicates import (
+    LEAST_SIDE_PX,
+    MAX_GROUP,
+    NearDuplicates,
+    find_near_duplicates,
+)
 from podium.tasks.classification.metrics import accuracy_interval
 
 # The comparison of all embeddings grows with the square of their number.
@@ -34,6 +40,7 @@ class Twins:
 
     Attributes:
         groups: image_ids that belong together, each sorted, by the first.
+        apart: pairs of image_ids that are alike and in two groups, which would be too large together.
         group_of_train: group name of every train row, the manifest's own groups included.
         table: `COLUMNS`, a row for each image of a group.
         inflation: None where there was nothing to measure.
@@ -41,6 +48,7 @@ class Twins:
     """
 
     groups: list[list[str]]
+    apart: list[tuple[str, str]]
     group_of_train: list[str]
     table: pd.DataFrame
     inflation: Inflation | None
@@ -83,11 +91,18 @@ def find_twins(
     for row, pixel_hash in enumerate(rows["pixel_hash"]):
         by_hash.setdefault(pixel_hash, []).append(row)
     ids = rows["image_id"].tolist()
-    groups = []
-    for group in found.groups:
-        hashes = rows["pixel_hash"].to_numpy()[firsts[group]]
-        groups.append(sorted(ids[row] for pixel_hash in hashes for row in by_hash[pixel_hash]))
+
+    def copies(place: int) -> list[str]:
+        return [ids[row] for row in by_hash[rows["pixel_hash"].iloc[firsts[place]]]]
+
+    groups = [sorted(name for place in group for name in copies(place)) for group in found.groups]
     name_of = {image_id: group[0] for group in groups for image_id in group}
+    apart = [
+        pair
+        for one, other in found.pairs
+        for pair in itertools.product(copies(one), copies(other))
+        if name_of[pair[0]] != name_of[pair[1]]
+    ]
     train = rows[rows["source"] == TRAIN]
     names = make_group_ids(
         train["image_id"].tolist(),
@@ -95,7 +110,7 @@ def find_twins(
     )
     codes = np.unique(train["label"].to_numpy(dtype=str), return_inverse=True)[1]
     inflation = measure_inflation(embeddings[: len(train)], codes, names, draws, seed)
-    return Twins(groups, names, _make_table(rows, groups, folds), inflation, skipped)
+    return Twins(groups, apart, names, _make_table(rows, groups, folds), inflation, skipped)
 
 
 def _why_not(sides_px: npt.NDArray[np.int64]) -> str:
@@ -135,7 +150,7 @@ def explain_twins(
             f"{len(inside)} groups",
             f"they weigh double; {TABLE} names them",
         ),
-        _explain_val(train, val_ids, folds, scale),
+        _explain_val(train, twins.apart, val_ids, folds, scale),
         _explain_test(rows, twins, scale),
         _explain_conflicts(train[train["group"].isin(inside)], scale),
         _explain_inflation(twins, scale),
@@ -143,25 +158,43 @@ def explain_twins(
 
 
 def _explain_val(
-    train: pd.DataFrame, val_ids: Sequence[str], folds: dict[str, int], scale: Scale
+    train: pd.DataFrame,
+    apart: Sequence[tuple[str, str]],
+    val_ids: Sequence[str],
+    folds: dict[str, int],
+    scale: Scale,
 ) -> Finding:
     folds_of_group: dict[str, set[int]] = {}
     for group, image_id in zip(train["group"], train["image_id"], strict=True):
         if image_id in folds:
             folds_of_group.setdefault(group, set()).add(folds[image_id])
     group_of = dict(zip(train["image_id"], train["group"], strict=True))
+    parted = {
+        name
+        for pair in apart
+        if len({folds[name] for name in pair if name in folds}) == 2
+        for name in pair
+    }
     leaking = [
         name
         for name in val_ids
-        if name in group_of and len(folds_of_group.get(group_of[name], set())) > 1
+        if name in parted or len(folds_of_group.get(group_of.get(name, ""), set())) > 1
     ]
+    advice = (
+        "the val score is too high by what they give: name the groups of "
+        f"{TABLE} in a column of the training list and set competition.group_column"
+    )
+    if apart:
+        advice += (
+            f"; {len(apart)} pairs that are alike are in two of these groups, which hold {MAX_GROUP} "
+            "pictures at most: a series longer than that wants a name of your own"
+        )
     return _found(
         "near-duplicates across train and val",
         len(leaking),
         len(val_ids),
         f"{len(leaking)} of {len(val_ids)} val images have a near-duplicate in training",
-        "the val score is too high by what they give: name the groups of "
-        f"{TABLE} in a column of the training list and set competition.group_column",
+        advice,
         scale.looked_up_that_alarms(),
     )
 
@@ -170,6 +203,10 @@ def _explain_test(rows: pd.DataFrame, twins: Twins, scale: Scale) -> Finding:
     table, test = twins.table, rows[rows["source"] == TEST]
     near_train = set(table.loc[table["source"] == TRAIN, "group"])
     known = set(table.loc[(table["source"] == TEST) & table["group"].isin(near_train), "image_id"])
+    in_test = set(test["image_id"])
+    known |= {
+        name for pair in twins.apart if len(in_test & {*pair}) == 1 for name in pair
+    } & in_test
     equal = test["pixel_hash"].isin(set(rows.loc[rows["source"] == TRAIN, "pixel_hash"]))
     known |= set(test.loc[equal, "image_id"])
     if test.empty:
