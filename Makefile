@@ -37,6 +37,7 @@ bench: $(STAMP)  ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/training_speed.py
 	@$(BIN)/python benchmarks/layouts.py
+	@$(BIN)/python benchmarks/depthwise.py
 	@$(BIN)/python benchmarks/real_data.py --only lemon --head
 	@$(BIN)/python benchmarks/kills.py
 	@$(BIN)/python benchmarks/cpu_classes.py
