@@ -336,7 +336,7 @@ class Ladder:
             (clone / f"metrics/measured/{stage}.json").unlink(missing_ok=True)
         run(clone, "dvc", "repro", "--quiet", stages[-1])
         values = pd.read_csv(self._answers(clone), index_col="image_id").filter(like="p_")
-        decoded = load_answers(clone / "predictions/decoder.json").apply(values.to_numpy())
+        decoded = load_answers(clone / "predictions/decoder.json").apply([values.to_numpy()])
         labels = values.columns.str.removeprefix("p_")[decoded.argmax(axis=1)]
         rows = self._load_rows(clone)
         if self._is_demo:
