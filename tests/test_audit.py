@@ -379,7 +379,9 @@ def test_a_series_longer_than_a_group_leaks_all_the_same() -> None:
     }
     val = found["near-duplicates across train and val"]
     assert val.sentence == "1 of 40 val images have a near-duplicate in training"
-    assert "4 pairs that are alike are in two of these groups" in val.advice
+    assert "2 pairs that are alike are in no common group" in val.advice
+    within = found["near-duplicates within train"]
+    assert within.sentence.startswith("40 of 60 training images show the same thing")
     test = found["near-duplicates across train and test"]
     assert test.sentence.startswith("1 of 30 test images show the same thing as a training image")
 
@@ -388,16 +390,16 @@ def test_pairs_that_a_full_group_leaves_out_are_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         twins_module,
         "find_near_duplicates",
-        lambda *_: NearDuplicates(3, [(0, 1), (1, 2), (2, 3)], [[0, 1], [2, 3]]),
+        lambda *_: NearDuplicates(4, [(0, 1), (1, 2), (2, 3), (3, 4)], [[0, 1], [2, 3]]),
     )
-    rows = make_rows(5, 0).assign(width=300, height=300)
-    rows.loc[4, "pixel_hash"] = rows["pixel_hash"][2]
-    seen = np.eye(5, dtype=np.float32)
-    images = list(draw_images()[:5])
+    rows = make_rows(6, 0).assign(width=300, height=300)
+    rows.loc[5, "pixel_hash"] = rows["pixel_hash"][2]
+    seen = np.eye(6, dtype=np.float32)
+    images = list(draw_images()[:6])
     twins = find_twins(rows, images, seen, {}, lambda *_: images[0], 10, 0)
     ids = rows["image_id"].tolist()
-    assert twins.groups == [ids[:2], ids[2:]]
-    assert twins.apart == [(ids[1], ids[2]), (ids[1], ids[4])]
+    assert twins.groups == [ids[:2], [ids[2], ids[3], ids[5]]]
+    assert twins.apart == [(ids[1], ids[2]), (ids[1], ids[5]), (ids[3], ids[4])]
 
 
 def test_equal_pixels_alone_alarm_where_they_are_most_of_the_test_images() -> None:

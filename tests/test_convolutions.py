@@ -136,6 +136,14 @@ def test_a_band_is_a_small_matrix():
     assert [spread.shape for spread in spreads] == [[9, 4 * 20, 2 * 20]]
 
 
+def test_other_numbers_than_float32_are_left_to_paddle():
+    """Not cast in silence."""
+    conv = DepthwiseConv2D(4, 3)
+    for side in (6, 20):
+        with pytest.raises(ValueError):
+            conv(paddle.zeros([1, 4, side, side], "float64"))
+
+
 @pytest.mark.parametrize("learns", ["input", "weight"])
 def test_a_gradient_that_nobody_wants_is_not_missed(learns):
     """Frozen weights; pictures."""

@@ -257,10 +257,11 @@ def test_samples_of_12_bits_in_16_are_told(root: Path) -> None:
     for number in (1, 2):
         ramp = np.linspace(0, 2000 * number, 48 * 40).reshape(40, 48).astype(np.uint16)
         Image.fromarray(ramp).save(train / f"{number:03}.png")
-    told = "2 images are stored with 16 bits, and none has a sample above 4000 of 65535"
+    Image.fromarray(ramp * 0).save(train / "003.png")  # black, and none the less stored so
+    told = "3 images are stored with more than 8 bits, and none has a sample above 4000 of 65535"
     assert any(told in line and "by 16," in line for line in run_library(root)[0].warnings)
-    Image.fromarray((ramp * 16).astype(np.uint16)).save(train / "003.png")
-    assert not any("with 16 bits" in line for line in run_library(root)[0].warnings)
+    Image.fromarray((ramp * 16).astype(np.uint16)).save(train / "004.png")
+    assert not any("than 8 bits" in line for line in run_library(root)[0].warnings)
 
 
 def test_small_classes_are_warnings_here(root: Path) -> None:

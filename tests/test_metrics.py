@@ -281,7 +281,9 @@ def test_targets_and_prior() -> None:
     assert task.targets(["3"]).dtype == np.int64
     assert task.fallback_prediction(np.array([0, 0, 1, 2])).tolist() == [0.5, 0.25, 0.25, 0]
     unsure = np.array([[0.6, 0.4, 0, 0], [0.2, 0.8, 0, 0]])
-    assert task.fallback_prediction(unsure) == pytest.approx([0.4, 0.6, 0, 0])
+    assert task.fallback_prediction(unsure).tolist() == [0.5, 0.5, 0, 0]
+    of_probabilities = make_task(submission="probability")
+    assert of_probabilities.fallback_prediction(unsure) == pytest.approx([0.4, 0.6, 0, 0])
     named = make_task(classes=("good", "bad"))
     with pytest.raises(PodiumError, match=r"'god' is not in .*did you mean 'good'"):
         named.targets(["good", "god"])

@@ -124,9 +124,10 @@ def decode_reduced(image: Image.Image, least_px: int) -> tuple[Image.Image, int]
         raise UndecodableImageError(f"damaged or truncated: {error}") from error
 
 
-def find_largest_sample(image: Image.Image) -> int:
-    """The largest sample, 0..65535, of a loaded image of one 16-bit channel; 0 for other modes."""
-    return int(np.asarray(image).max()) if _is_deep(image) else 0
+def find_largest_sample(image: Image.Image) -> int | None:
+    """The largest sample, 0..65535, of a loaded image of one channel with more than 8 bits; None of
+    others (three channels of 16 bits are cut to 8 by Pillow as it reads them)."""
+    return int(np.asarray(image).max()) if _is_deep(image) else None
 
 
 def resize(rgb: Image.Image, size_px: int) -> Image.Image:

@@ -47,7 +47,7 @@ class ImageFacts:
         mode: Pillow's mode as stored (`RGB`, `L`, `CMYK`, ...), "" where undecodable.
         rotated: whether EXIF asks for another orientation than the stored one.
         animated: whether there are more frames than the first, which is the one that counts.
-        largest_sample: of one channel with 16 bits, 0..65535; 0 where it is stored otherwise.
+        largest_sample: of one channel of more than 8 bits, 0..65535; None where it is stored otherwise.
         thumbnail: uint8 (32, 32, 3), None where undecodable.
         traits: what the file says beside its picture, None where undecodable.
         problem: why the file cannot be used, without its name; "" where it can.
@@ -62,7 +62,7 @@ class ImageFacts:
     mode: str = ""
     rotated: bool = False
     animated: bool = False
-    largest_sample: int = 0
+    largest_sample: int | None = None
     thumbnail: RGB | None = None
     traits: FileTraits | None = None
     problem: str = ""

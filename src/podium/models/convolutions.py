@@ -53,7 +53,7 @@ class DepthwiseConv2D(nn.Conv2D):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """float32 (N, C, H, W) -> (N, C, H', W')."""
-        if not _runs_on_cpu(x) or not _is_small(x):
+        if not _is_ours(x) or not _is_small(x):
             return super().forward(x)
         return self.multiply(x.transpose([1, 0, 2, 3])).transpose([1, 0, 2, 3])
 
@@ -69,7 +69,7 @@ class TinyMapConv2D(nn.Conv2D):
         """float32 (N, C, H, W) -> (N, O, H', W')."""
         kernel, stride, padding = self._kernel_size[0], self._stride[0], self._padding
         height, width = (span(side, kernel, stride, padding)[0] for side in x.shape[2:])
-        if not _runs_on_cpu(x) or height * width > _MOST_COLUMNS:
+        if not _is_ours(x) or height * width > _MOST_COLUMNS:
             return super().forward(x)
         batch, outputs = x.shape[0], self.weight.shape[0]
         columns = functional.unfold(x, kernel, stride, padding).transpose([1, 0, 2])
@@ -124,7 +124,7 @@ def lie_better_by_channel(x: paddle.Tensor, layers: Iterable[nn.Layer]) -> bool:
     Not while a hook looks at one of them: it would not be called, or see maps it does not expect.
     """
     return (
-        _runs_on_cpu(x)
+        _is_ours(x)
         and _is_small(x)
         and not any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
     )
@@ -167,6 +167,7 @@ def _is_small(x: paddle.Tensor) -> bool:
     return bool(x.shape[-2] * x.shape[-1] <= _MOST_POSITIONS)
 
 
-def _runs_on_cpu(x: paddle.Tensor) -> bool:
-    """And is not being exported for the inference engine, which has kernels of its own."""
-    return bool(paddle.in_dynamic_mode() and x.place.is_cpu_place())
+def _is_ours(x: paddle.Tensor) -> bool:
+    """float32 on a CPU, and not exported for the inference engine, which has kernels of its own."""
+    on_cpu = paddle.in_dynamic_mode() and x.place.is_cpu_place()
+    return bool(on_cpu and x.dtype == paddle.float32)

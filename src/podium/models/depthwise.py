@@ -21,7 +21,7 @@ import paddle
 from numpy.lib.stride_tricks import as_strided
 from paddle.autograd import PyLayer
 
-# Entries of the matrix of a whole map: up to there bands would save a fifth at most.
+# Entries of the matrix of a whole map: up to there bands would save a quarter at most.
 _MOST_ENTRIES = 6000
 # Rows of outputs in a band: more make the matrix larger, fewer read each row more often.
 _ROWS = 2
@@ -95,7 +95,11 @@ def _cut(shape: Sequence[int], kernel: int, stride: int, padding: int | str) -> 
 
 
 class _Bands(PyLayer):
-    """The bands of all images are the rows of one product for each channel."""
+    """The bands of all images are the rows of one product for each channel.
+
+    For one `backward()`: Paddle 3.3 crashes on a second one through any PyLayer (`retain_graph`), and
+    refuses `paddle.grad` of the input or the weight alone.
+    """
 
     @staticmethod
     def forward(

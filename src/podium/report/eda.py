@@ -433,13 +433,13 @@ def _explain_odd_images(assembly: Assembly) -> list[str]:
 
 def _explain_dark_samples(facts: Sequence[ImageFacts]) -> list[str]:
     """16-bit files of a camera with 8 to 14 bits: scaled from 65535, they come out nearly black."""
-    samples = [fact.largest_sample for fact in facts if fact.largest_sample]
-    if not samples or max(samples) > _LARGEST_DARK_SAMPLE:
+    samples = [fact.largest_sample for fact in facts if fact.largest_sample is not None]
+    if not 0 < max(samples, default=0) <= _LARGEST_DARK_SAMPLE:
         return []
     return [
-        f"{len(samples)} images are stored with 16 bits, and none has a sample above {max(samples)} of "
-        f"65535: they are seen nearly black; multiply their samples by {65535 // max(samples)}, all by "
-        "the same"
+        f"{len(samples)} images are stored with more than 8 bits, and none has a sample above "
+        f"{max(samples)} of 65535: they are seen nearly black; multiply their samples "
+        f"by {65535 // max(samples)}, all by the same"
     ]
 
 

@@ -239,10 +239,12 @@ class ClassificationData:
         }
 
     def fallback_prediction(self, targets: HardOrSoft) -> Probabilities:
-        """The class prior: the mean of the soft labels, or each class's share, float64 (k,)."""
-        if targets.ndim == 2:
+        """The class prior, float64 (k,): each class's share; where probabilities are submitted, the mean
+        of soft labels."""
+        if targets.ndim == 2 and self.submission == "probability":
             return np.asarray(targets.mean(axis=0))
-        return np.bincount(targets, minlength=len(self.classes)) / len(targets)
+        numbers = find_class_numbers(targets)
+        return np.bincount(numbers, minlength=len(self.classes)) / len(numbers)
 
     @property
     def submission_columns(self) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class Twins:
 
     Attributes:
         groups: image_ids that belong together, each sorted, by the first.
-        apart: pairs of image_ids that are alike and in two groups, which would be too large together.
+        apart: pairs of image_ids that are alike and in no common group, which would be too large.
         group_of_train: group name of every train row, the manifest's own groups included.
         table: `COLUMNS`, a row for each image of a group.
         inflation: None where there was nothing to measure.
@@ -101,7 +101,7 @@ def find_twins(
         pair
         for one, other in found.pairs
         for pair in itertools.product(copies(one), copies(other))
-        if name_of[pair[0]] != name_of[pair[1]]
+        if name_of.get(pair[0], pair[0]) != name_of.get(pair[1], pair[1])
     ]
     train = rows[rows["source"] == TRAIN]
     names = make_group_ids(
@@ -139,8 +139,10 @@ def explain_twins(
     train = table[table["source"] == TRAIN]
     sizes = train.groupby("group", sort=True).size()
     inside = set(sizes[sizes > 1].index)
-    n_train = int((rows["source"] == TRAIN).sum())
-    count = int(train["group"].isin(inside).sum())
+    names = set(rows.loc[rows["source"] == TRAIN, "image_id"])
+    n_train = len(names)
+    apart = {name for pair in twins.apart if names.issuperset(pair) for name in pair}
+    count = len(apart.union(train.loc[train["group"].isin(inside), "image_id"]))
     return [
         _found(
             "near-duplicates within train",
@@ -169,12 +171,8 @@ def _explain_val(
         if image_id in folds:
             folds_of_group.setdefault(group, set()).add(folds[image_id])
     group_of = dict(zip(train["image_id"], train["group"], strict=True))
-    parted = {
-        name
-        for pair in apart
-        if len({folds[name] for name in pair if name in folds}) == 2
-        for name in pair
-    }
+    in_folds = [pair for pair in apart if pair[0] in folds and pair[1] in folds]
+    parted = {name for pair in in_folds if folds[pair[0]] != folds[pair[1]] for name in pair}
     leaking = [
         name
         for name in val_ids
@@ -184,9 +182,9 @@ def _explain_val(
         "the val score is too high by what they give: name the groups of "
         f"{TABLE} in a column of the training list and set competition.group_column"
     )
-    if apart:
+    if in_folds:
         advice += (
-            f"; {len(apart)} pairs that are alike are in two of these groups, which hold {MAX_GROUP} "
+            f"; {len(in_folds)} pairs that are alike are in no common group, for these hold {MAX_GROUP} "
             "pictures at most: a series longer than that wants a name of your own"
         )
     return _found(
